@@ -19,7 +19,7 @@ _HOME = {
     "ExplorerError": "explorer.errors",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,37 @@
+"""The named errors of the explorer.
+
+Every error that a person can cause is an `ExplorerError`: its message quotes what was wrong
+and says what to do. Anything else that escapes is a bug.
+"""
+
+
+class ExplorerError(Exception):
+    """Base of all errors with a message meant for the person at the keyboard."""
+
+
+class ImageError(ExplorerError):
+    """A picture that cannot be read, or that is too large to take."""
+
+
+class ModelError(ExplorerError):
+    """A model folder or hub name that cannot be opened, or is of an unsupported family."""
+
+
+class SAEError(ExplorerError):
+    """A sparse autoencoder that cannot be loaded, or does not fit the model's site."""
+
+
+class StoreError(ExplorerError):
+    """A store that is missing, unfinished, of another format, or of another model or SAE."""
+
+
+class EditError(ExplorerError):
+    """An edit that names an unknown neuron, a value that is not finite, or a mask that does not fit."""
+
+
+class SourceError(ExplorerError):
+    """An image source that does not exist or holds no pictures."""
+
+
+class WorldError(ExplorerError):
+    """A scene request that the drawn world does not know (family, style, concept)."""

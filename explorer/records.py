@@ -1,0 +1,153 @@
+"""The frozen records that all layers share. Knows numpy and nothing else of the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from explorer.errors import EditError
+
+Mode = Literal["set", "add", "scale"]
+
+
+class Cell(NamedTuple):
+    """The place of one patch in a grid."""
+
+    row: int
+    col: int
+
+
+class Box(NamedTuple):
+    """A rectangle in natural pixels of the upright picture: left, top, right, bottom."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Activation(NamedTuple):
+    """A neuron and its value, at one patch or pooled over an image."""
+
+    neuron: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The patch grid of one picture and the part of the picture that it covers.
+
+    rows, cols: number of patches; width, height: natural size of the upright picture in pixels;
+    covered: the pixel box that the grid spans (a centre crop leaves margins unseen).
+    """
+
+    rows: int
+    cols: int
+    width: int
+    height: int
+    covered: Box
+
+    def patch_at(self, x: float, y: float) -> Cell | None:
+        """The patch under natural pixel (x, y), or None in a margin that the model does not see."""
+        box = self.covered
+        if not (box.left <= x < box.right and box.top <= y < box.bottom):
+            return None
+        row = int((y - box.top) / (box.bottom - box.top) * self.rows)
+        col = int((x - box.left) / (box.right - box.left) * self.cols)
+        return Cell(min(row, self.rows - 1), min(col, self.cols - 1))
+
+    def box_of(self, row: int, col: int) -> Box:
+        """The pixel box of one patch. Raises IndexError outside the grid."""
+        if not (0 <= row < self.rows and 0 <= col < self.cols):
+            raise IndexError(f"patch ({row}, {col}) is outside the {self.rows} x {self.cols} grid")
+        box = self.covered
+        w, h = (box.right - box.left) / self.cols, (box.bottom - box.top) / self.rows
+        left, top = box.left + col * w, box.top + row * h
+        return Box(left, top, left + w, top + h)
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What a person asks of one neuron.
+
+    neuron: index of the SAE's neuron.
+    value: alpha for "set" (the paper's weight), the summand for "add", the factor for "scale".
+    mode: "set" z to value, "add" value to z, or "scale" z by value. Values below zero are allowed.
+    patches: None for all patches, "active" for the patches where the neuron fires, or a
+        (rows, cols) boolean mask.
+    Raises EditError for an unknown mode, a value that is not finite, or a mask of another kind.
+    """
+
+    neuron: int
+    value: float
+    mode: Mode = "set"
+    patches: np.ndarray | Literal["active"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("set", "add", "scale"):
+            raise EditError(f"unknown edit mode {self.mode!r}; use 'set', 'add' or 'scale'")
+        if isinstance(self.neuron, bool) or int(self.neuron) != self.neuron or self.neuron < 0:
+            raise EditError(f"neuron {self.neuron!r} is not a neuron number (0, 1, 2, ...)")
+        if not np.isfinite(self.value):
+            raise EditError(f"neuron {self.neuron}: the value {self.value!r} is not a finite number")
+        if isinstance(self.patches, str):
+            if self.patches != "active":
+                raise EditError(f"unknown patches {self.patches!r}; use None, 'active' or a boolean mask")
+        elif self.patches is not None:
+            mask = np.asarray(self.patches)
+            if mask.dtype != np.bool_ or mask.ndim != 2:
+                raise EditError(
+                    f"neuron {self.neuron}: patches must be a (rows, cols) boolean mask, "
+                    f"not {mask.dtype} of shape {mask.shape}"
+                )
+            object.__setattr__(self, "patches", mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Exemplar:
+    """One of the images that activate a neuron most.
+
+    rank: 0 is the strongest; score: pooled activation; image_id: the source's stable id;
+    origin: where the image came from (a path, or scene:<family>:<seed>);
+    thumbnail: encoded picture bytes (WebP or JPEG);
+    patch_map: (rows, cols) float32 activations; labels: what the source says the image shows.
+    """
+
+    neuron: int
+    rank: int
+    score: float
+    image_id: str
+    origin: str
+    thumbnail: bytes
+    patch_map: np.ndarray
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NeuronSummary:
+    """What the store knows of one neuron.
+
+    fires: share of indexed images where it is active; in_top: share of images where it is in
+    the image-level top-20; mean, peak: image score over the images where it fires, and its maximum;
+    label: the concept it stands for best ("" when the source has no labels);
+    precision: share of its exemplars that show the label.
+    """
+
+    neuron: int
+    fires: float
+    in_top: float
+    mean: float
+    peak: float
+    label: str = ""
+    precision: float = 0.0
+
+
+class Found(NamedTuple):
+    """A neuron that stands for a concept. score ranks (higher is better, comparable within a concept)."""
+
+    neuron: int
+    concept: str
+    score: float
+    precision: float
