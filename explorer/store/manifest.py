@@ -1,0 +1,123 @@
+"""The manifest: what a store was built from, and the mark that it is complete.
+
+Knows JSON, files and hashes; nothing of SQLite, FAISS or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from explorer.errors import StoreError
+
+FORMAT = 1
+MANIFEST_NAME = "manifest.json"
+DATABASE_NAME = "index.sqlite"
+DIRECTIONS_NAME = "directions.faiss"
+FVU_QUANTILES = (0.5, 0.9, 0.99, 0.995, 0.999)
+BUILD_COMMAND = "python -m index build --scenes 4000 --out {folder}"
+
+
+class FileFacts(NamedTuple):
+    """Size in bytes and sha256 in hex of one file of the store."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store was built from; FORMAT.md describes each field."""
+
+    model_id: str
+    block: int
+    sae_id: str
+    n_neurons: int
+    n_images: int
+    n_skipped: int
+    rows: int
+    cols: int
+    score: Literal["mean", "max"]
+    places: int
+    source: str
+    image_list_hash: str
+    preprocessing: str
+    fvu: Mapping[str, float]
+    created: str
+    format: int = FORMAT
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
+
+    def fvu_quantile(self, quantile: float) -> float:
+        """The unexplained variance that a share `quantile` of the indexed images stays below."""
+        try:
+            return self.fvu[str(quantile)]
+        except KeyError:
+            known = ", ".join(self.fvu)
+            raise StoreError(
+                f"the store keeps no {quantile} quantile of unexplained variance, only {known}"
+            ) from None
+
+
+def facts_of(path: Path) -> FileFacts:
+    """Size and hash of a file, read in pieces."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileFacts(path.stat().st_size, digest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json so that it is on the disk, whole, before this returns."""
+    text = asdict(manifest)
+    text["files"] = {name: {"bytes": facts[0], "sha256": facts[1]} for name, facts in manifest.files.items()}
+    part = folder / f"{MANIFEST_NAME}.part"
+    with part.open("w", encoding="utf-8") as stream:
+        json.dump(text, stream, indent=2)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.rename(folder / MANIFEST_NAME)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a store. Raises StoreError that says what is wrong and how to build one."""
+    command = BUILD_COMMAND.format(folder=folder)
+    if not folder.exists():
+        raise StoreError(f"there is no store at {folder}; build one with: {command}")
+    if not folder.is_dir():
+        raise StoreError(f"{folder} is a file, not a store; a store is a folder, built with: {command}")
+    path = folder / MANIFEST_NAME
+    if not path.exists():
+        raise StoreError(
+            f"{folder} is not a finished store (it has no {MANIFEST_NAME}); build one with: {command}"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {error}; build the store again with: {command}") from error
+    return _parse(raw, path, command)
+
+
+def _parse(raw: object, path: Path, command: str) -> Manifest:
+    """Check a manifest's JSON and make the record of it."""
+    if not isinstance(raw, dict) or "format" not in raw:
+        raise StoreError(f"{path} is not the manifest of a store; build one with: {command}")
+    if raw["format"] != FORMAT:
+        raise StoreError(
+            f"the store {path.parent} has format {raw['format']!r}, this program reads format {FORMAT}; "
+            f"build it again with: {command}"
+        )
+    names = {item.name for item in fields(Manifest)}
+    if missing := sorted(names - raw.keys()):
+        raise StoreError(f"{path} lacks {', '.join(missing)}; build the store again with: {command}")
+    try:
+        files = {
+            name: FileFacts(int(facts["bytes"]), str(facts["sha256"])) for name, facts in raw["files"].items()
+        }
+        return Manifest(**{**{name: raw[name] for name in names}, "files": files})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} is damaged ({error}); build the store again with: {command}") from error

@@ -1,0 +1,1 @@
+"""The offline half: from a folder of pictures, or drawn scenes, to a store."""

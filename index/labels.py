@@ -1,0 +1,131 @@
+"""Which neurons stand for which concept, from ground truth per patch.
+
+Knows numpy and the source's patch truth; nothing of scenes, models or SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from explorer.store.writer import ConceptRow
+from index.scores import ImageCodes
+from index.sources import PatchTruth
+from index.statistics import exact
+
+PER_CONCEPT = 32
+"""How many neurons the store keeps for a concept."""
+
+
+class ConceptFacts(NamedTuple):
+    """What the ranking may use, all [C, F] float64.
+
+    on_mean: mean activation over the concept's patches; off_mean: over all other patches;
+    firing: share of the concept's patches where the neuron fires; reach: share of the concept's objects
+    with at least one patch on which the neuron fires on some patch.
+    """
+
+    on_mean: np.ndarray
+    off_mean: np.ndarray
+    firing: np.ndarray
+    reach: np.ndarray
+
+
+class Labels(NamedTuple):
+    """The best concept of each neuron [F], -1 for none, and the share of its exemplars that show it [F]."""
+
+    concept: np.ndarray
+    precision: np.ndarray
+
+
+def rank_scores(facts: ConceptFacts) -> np.ndarray:
+    """How well each neuron stands for each concept, [C, F]; 0 or less means not at all.
+
+    The lift of the mean activation on the concept's patches over elsewhere, times the share of the
+    concept's objects that make the neuron fire: a neuron for one colour or one pose of a thing is
+    strong on a few objects only, and suppressing it would leave the others.
+    """
+    return (facts.on_mean - facts.off_mean) * facts.reach
+
+
+class ConceptEvidence:
+    """Sums over patches, taken in one image at a time; exact, so order does not matter.
+
+    on_total, on_fires, reached [C, F] and total [F]: activation on the concept's patches, patches and
+    objects where the neuron fires, activation on all patches; on_patches, objects [C]; patches: counts.
+    """
+
+    def __init__(self, n_concepts: int, n_neurons: int) -> None:
+        self.on_total = np.zeros((n_concepts, n_neurons), dtype=np.float64)
+        self.on_fires = np.zeros((n_concepts, n_neurons), dtype=np.int64)
+        self.reached = np.zeros((n_concepts, n_neurons), dtype=np.int64)
+        self.total = np.zeros(n_neurons, dtype=np.float64)
+        self.on_patches = np.zeros(n_concepts, dtype=np.int64)
+        self.objects = np.zeros(n_concepts, dtype=np.int64)
+        self.patches = 0
+
+    def take(self, codes: ImageCodes, truth: PatchTruth) -> None:
+        """Take in the activations of one image and what its patches show."""
+        self.patches += codes.n_patches
+        np.add.at(self.total, codes.neurons, exact(codes.values))
+        seen = truth.objects >= 0
+        self.on_patches += np.bincount(truth.concepts[seen], minlength=len(self.on_patches))
+        kinds = np.full(int(truth.objects.max(initial=-1)) + 1, -1)
+        kinds[truth.objects[seen]] = truth.concepts[seen]
+        self.objects += np.bincount(kinds[kinds >= 0], minlength=len(self.objects))
+        objects = truth.objects[codes.tokens]
+        on = objects >= 0
+        neurons, concepts, objects = codes.neurons[on], truth.concepts[codes.tokens[on]], objects[on]
+        n_neurons = len(self.total)
+        flat = concepts * n_neurons + neurons
+        np.add.at(self.on_total.reshape(-1), flat, exact(codes.values[on]))
+        np.add.at(self.on_fires.reshape(-1), flat, 1)
+        pairs = np.unique(objects * n_neurons + neurons)
+        np.add.at(self.reached, (kinds[pairs // n_neurons], pairs % n_neurons), 1)
+
+    def facts(self) -> ConceptFacts:
+        """Means and shares; 0 for a concept that was never seen."""
+        on = np.maximum(self.on_patches, 1)[:, None]
+        off = np.maximum(self.patches - self.on_patches, 1)[:, None]
+        objects = np.maximum(self.objects, 1)[:, None]
+        return ConceptFacts(
+            self.on_total / on, (self.total - self.on_total) / off, self.on_fires / on, self.reached / objects
+        )
+
+
+def precisions(shows: np.ndarray, exemplars: np.ndarray) -> np.ndarray:
+    """Share of each neuron's exemplars that show each concept, [C, F]; 0 for a dead neuron.
+
+    shows [images, C] bool: what each image shows; exemplars [F, P]: images, -1 for an empty place.
+    """
+    held = exemplars >= 0
+    padded = np.vstack([shows, np.zeros((1, shows.shape[1]), dtype=bool)])
+    counts = np.stack([padded[:, concept][exemplars].sum(axis=1) for concept in range(shows.shape[1])])
+    return counts / np.maximum(held.sum(axis=1), 1)
+
+
+def best_labels(scores: np.ndarray, precision: np.ndarray) -> Labels:
+    """The concept that each neuron stands for best, from scores and precision [C, F]."""
+    best = scores.argmax(axis=0)
+    each = np.arange(scores.shape[1])
+    fits = scores[best, each] > 0
+    return Labels(np.where(fits, best, -1), np.where(fits, precision[best, each], 0.0))
+
+
+def concept_rows(
+    concepts: Sequence[str],
+    facts: ConceptFacts,
+    scores: np.ndarray,
+    precision: np.ndarray,
+    keep: int = PER_CONCEPT,
+) -> list[ConceptRow]:
+    """The best neurons of each concept, best first; of equal scores the lower neuron goes first."""
+    rows = []
+    for c, concept in enumerate(concepts):
+        order = np.argsort(-scores[c], kind="stable")[:keep]
+        for rank, neuron in enumerate(order[scores[c, order] > 0]):
+            measured = (table[c, neuron] for table in (scores, precision, *facts))
+            rows.append(ConceptRow(concept, rank, int(neuron), *map(float, measured)))
+    return rows
