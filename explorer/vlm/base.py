@@ -1,0 +1,88 @@
+"""What the rest of the house may ask of a large vision-language model, whatever its family.
+
+Knows torch tensors and the shared records; nothing of transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from PIL import Image
+
+from explorer.records import Grid
+
+
+class Prepared(NamedTuple):
+    """A picture as the model takes it in.
+
+    pixel_values: [1, channels, height, width], normalised; grid: where its patches lie in the picture.
+    """
+
+    pixel_values: torch.Tensor
+    grid: Grid
+
+
+class Cancel(Protocol):
+    """Anything that says whether to stop, such as a threading.Event."""
+
+    def is_set(self) -> bool:
+        """True once the work should stop."""
+        ...
+
+
+class LVLM(Protocol):
+    """One opened model. Blocks of its vision tower count from 0. Not thread-safe: callers take turns."""
+
+    model_id: str
+    """Name and hash of the weights, "name@hash": two models with one id give one activation."""
+
+    preprocessing: str
+    """How a picture becomes pixel values, in words."""
+
+    block_count: int
+    read_block: int
+    """The last block that can matter to the text: the projector reads its output."""
+
+    patch_slice: slice
+    """Which of the tower's tokens are patches, row by row."""
+
+    default_prompt: str
+
+    def width(self, block: int) -> int:
+        """Width of the block's output. Raises ModelError for a block that does not exist or cannot matter."""
+        ...
+
+    def preprocess(self, image: Image.Image) -> Prepared:
+        """Pixel values and grid of an upright RGB picture."""
+        ...
+
+    def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
+        """Output of `block`, [batch, tokens, width], for pixel values [batch, ...]; later blocks do not run."""
+        ...
+
+    def features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
+        """What the language model is fed, [..., N, D], when `block` puts out `hidden` [..., tokens, width]."""
+        ...
+
+    def generate(
+        self,
+        features: torch.Tensor,
+        prompt: str,
+        max_new_tokens: int = 64,
+        cancel: Cancel | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """The greedy answer to image features [N, D]; `on_text` hears it grow; a cancelled one is cut short."""
+        ...
+
+    def stream(
+        self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
+    ) -> Iterator[str]:
+        """The answer while it grows; the last text is the answer. Closing the iterator cancels."""
+        ...
+
+    def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
+        """The answer of the untouched model, through its own image path: the yardstick for no-op edits."""
+        ...

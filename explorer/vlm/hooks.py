@@ -1,0 +1,61 @@
+"""Forward hooks that live in a `with` and are gone afterwards, whatever happened.
+
+They go in front of the hooks that are there already (`prepend=True`). This is not a matter of taste:
+transformers collects hidden states with hooks of its own, installed at the first forward, and a hook
+behind them changes a tensor that has been read already, without effect and without a word.
+
+Knows torch and nothing of models. A block may return a tensor or a tuple whose first item it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class Captured:
+    """What a module put out last; `output` is None until it has run."""
+
+    output: torch.Tensor | None = None
+
+
+class _Enough(Exception):
+    """Ends a forward pass whose rest nobody needs. Never leaves this module."""
+
+
+@contextmanager
+def capture(module: nn.Module, stop: bool = False) -> Iterator[Captured]:
+    """Keep the module's output. With `stop` the forward pass ends there, and so does the `with` body."""
+    captured = Captured()
+
+    def keep(_module: nn.Module, _args: object, output: torch.Tensor | tuple) -> None:
+        captured.output = output[0] if isinstance(output, tuple) else output
+        if stop:
+            raise _Enough
+
+    handle = module.register_forward_hook(keep, prepend=True)
+    try:
+        yield captured
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def edited(module: nn.Module, edit: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Put `edit(output)`, a new tensor of the same shape, in the place of the module's output."""
+
+    def replace(_module: nn.Module, _args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        if isinstance(output, tuple):
+            return (edit(output[0]), *output[1:])
+        return edit(output)
+
+    handle = module.register_forward_hook(replace, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()

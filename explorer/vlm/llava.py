@@ -1,0 +1,211 @@
+"""LLaVA-1.5 and its like: a vision tower, a projector, and a language model that reads the patches.
+
+`Llava` is one opened `LlavaForConditionalGeneration`. It knows where the tower's blocks are, which of
+them the text depends on, and how to generate from ready-made image features, so that the tower does
+not run again for each edit. It knows nothing of neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from explorer.errors import ModelError
+from explorer.vlm.base import Cancel, Prepared
+from explorer.vlm.generation import StopWhen, TextGrowth, streamed
+from explorer.vlm.grid import framing_of, grid_of
+from explorer.vlm.hooks import capture
+
+DEFAULT_PROMPT = "Describe the image."
+
+
+class Llava:
+    """An opened LLaVA; see `explorer.vlm.base.LVLM` for what each member means.
+
+    Raises ModelError for a model that reads several blocks at once, or an image processor whose
+    patches cannot be placed in the picture.
+    """
+
+    def __init__(
+        self, model: LlavaForConditionalGeneration, processor: LlavaProcessor, model_id: str
+    ) -> None:
+        self.model, self.processor, self.model_id = model.eval().requires_grad_(False), processor, model_id
+        self.default_prompt = DEFAULT_PROMPT
+        self._core = model.model
+        self._tower = model.get_encoder(modality="image")
+        self._blocks = _longest_list(self._tower)
+        self.block_count = len(self._blocks)
+        self.read_block = _read_block(model.config.vision_feature_layer, self.block_count)
+        vision = model.config.vision_config
+        self._width, self._patch = vision.hidden_size, vision.patch_size
+        has_cls = any(name.endswith("class_embedding") for name, _ in self._tower.named_parameters())
+        self.patch_slice = slice(1, None) if has_cls else slice(0, None)
+        self._framing = framing_of(processor.image_processor)
+        self.preprocessing = f"{self._framing.words()}; {type(processor.image_processor).__name__}"
+
+    @property
+    def vision_blocks(self) -> nn.ModuleList:
+        """The blocks of the vision tower, for hooks."""
+        return self._blocks
+
+    @property
+    def projector(self) -> nn.Module:
+        """The module between the vision tower and the language model, for hooks."""
+        return self._core.multi_modal_projector
+
+    def width(self, block: int) -> int:
+        """Width of the block's output. Raises ModelError for a block that does not exist or cannot matter."""
+        if not 0 <= block < self.block_count:
+            raise ModelError(
+                f"{self.model_id} has no block {block}: its vision tower has 0 to {self.block_count - 1}"
+            )
+        if block > self.read_block:
+            raise ModelError(
+                f"block {block} cannot matter: the language model of {self.model_id} reads block "
+                f"{self.read_block}; use a block from 0 to {self.read_block}"
+            )
+        return self._width
+
+    def preprocess(self, image: Image.Image) -> Prepared:
+        """Pixel values [1, 3, H, W] and the grid of an upright RGB picture."""
+        pixels = self.processor.image_processor(images=[image], return_tensors="pt")["pixel_values"]
+        rows, cols = pixels.shape[-2] // self._patch, pixels.shape[-1] // self._patch
+        return Prepared(pixels, grid_of(*image.size, self._framing, rows, cols, self._patch))
+
+    @torch.no_grad()
+    def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
+        """Output of `block`, [batch, tokens, width]; the blocks after it do not run."""
+        self.width(block)
+        with capture(self._blocks[block], stop=True) as captured:
+            self._tower(pixel_values.to(self.model.device, self.model.dtype))
+        assert captured.output is not None, f"block {block} did not run"
+        return captured.output
+
+    @torch.no_grad()
+    def features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
+        """Image features [..., N, D] when `block` puts out `hidden` [..., tokens, width]."""
+        self.width(block)
+        state = hidden.to(self.model.device, self.model.dtype)
+        state = state[None] if hidden.ndim == 2 else state
+        for later in self._blocks[block + 1 : self.read_block + 1]:
+            output = later(state, None)
+            state = output[0] if isinstance(output, tuple) else output
+        if self.model.config.vision_feature_select_strategy == "default":
+            state = state[:, 1:]
+        features = self.projector(state)
+        return features[0] if hidden.ndim == 2 else features
+
+    def generate(
+        self,
+        features: torch.Tensor,
+        prompt: str,
+        max_new_tokens: int = 64,
+        cancel: Cancel | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """The greedy answer to image features [N, D]; what there is of it when cancelled."""
+        if cancel is not None and cancel.is_set():
+            return ""
+        inputs = self._tokens(prompt, len(features), max_new_tokens)
+        ready = BaseModelOutputWithPooling(pooler_output=[features])
+        return self._run(inputs, max_new_tokens, cancel, on_text, mm_encoder_outputs={"image": ready})
+
+    def stream(
+        self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
+    ) -> Iterator[str]:
+        """The answer while it grows; the last text is the answer. Closing the iterator cancels."""
+
+        def work(on_text: Callable[[str], None], stop: Cancel) -> str:
+            return self.generate(features, prompt, max_new_tokens, stop, on_text)
+
+        return streamed(work, cancel)
+
+    def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
+        """The answer of the untouched model from pixel values, greedy."""
+        text = self.prompt_text(prompt)
+        inputs = self.processor(images=[image], text=[text], return_tensors="pt").to(self.model.device)
+        pixels = inputs.pop("pixel_values").to(self.model.dtype)
+        return self._run(dict(inputs), max_new_tokens, None, None, pixel_values=pixels)
+
+    def prompt_text(self, prompt: str) -> str:
+        """The prompt in the model's own form, with one image token. Raises ModelError if it holds one itself."""
+        if self.processor.image_token in prompt:
+            raise ModelError(
+                f"the prompt may not contain {self.processor.image_token!r}: it stands for the picture"
+            )
+        if not self.processor.chat_template:
+            return f"USER: {self.processor.image_token}\n{prompt} ASSISTANT:"
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+        return self.processor.apply_chat_template([turn], add_generation_prompt=True)
+
+    def _tokens(self, prompt: str, image_tokens: int, max_new_tokens: int) -> dict[str, torch.Tensor]:
+        """Ids and mask of the prompt with its image token repeated. Raises ModelError when it is too long."""
+        mark = self.processor.image_token
+        text = self.prompt_text(prompt).replace(mark, mark * image_tokens)
+        inputs = self.processor.tokenizer([text], return_tensors="pt", return_token_type_ids=False)
+        length, room = inputs["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
+        if length + max_new_tokens > room:
+            raise ModelError(
+                f"the prompt is too long: {length} tokens (the picture's {image_tokens} among them) and "
+                f"{max_new_tokens} new ones do not fit into the model's {room}"
+            )
+        return dict(inputs.to(self.model.device))
+
+    def _run(
+        self,
+        inputs: dict[str, torch.Tensor],
+        max_new_tokens: int,
+        cancel: Cancel | None,
+        on_text: Callable[[str], None] | None,
+        **image: object,
+    ) -> str:
+        """Greedy generation after `inputs`; the new text."""
+        tokenizer, settings = self.processor.tokenizer, self.model.generation_config
+        pad = next(
+            (
+                i
+                for i in (settings.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+                if i is not None
+            ),
+            0,
+        )
+        output = self.model.generate(
+            **inputs,
+            **image,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+            stopping_criteria=None if cancel is None else [StopWhen(cancel)],
+            streamer=None if on_text is None else TextGrowth(self._text, on_text),
+        )
+        return self._text(output[0, inputs["input_ids"].shape[1] :].tolist())
+
+    def _text(self, tokens: list[int]) -> str:
+        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def _longest_list(tower: nn.Module) -> nn.ModuleList:
+    """The tower's blocks: no list in it is longer."""
+    lists = [module for module in tower.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ModelError(f"found no list of blocks in the vision tower {type(tower).__name__}")
+    return max(lists, key=len)
+
+
+def _read_block(layer: int | list[int], blocks: int) -> int:
+    """The block whose output the projector reads: hidden state 0 is the embedding, state i block i - 1."""
+    if not isinstance(layer, int):
+        raise ModelError(f"the projector reads several blocks at once ({list(layer)}); only one is supported")
+    block = (layer if layer >= 0 else layer + blocks + 1) - 1
+    if not 0 <= block < blocks:
+        raise ModelError(f"vision_feature_layer {layer} names no block of a tower with {blocks} blocks")
+    return block

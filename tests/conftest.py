@@ -1,0 +1,103 @@
+"""Fixtures that several packages' tests share. Heavy imports stay inside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+WORDS = (
+    "a an and apple ball beside big bowl cake cat chair dog fork green knife plate red table the tree with"
+)
+CHAT = (
+    "{% for m in messages %}USER: {% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+
+
+def make_tiny_lvlm(folder: Path, *, layer: int = -2, seed: int = 0, chat: str | None = CHAT) -> Path:
+    """Save a LLaVA with random weights: 4 vision blocks of width 32 on 32 px in patches of 8, 2 text blocks.
+
+    Weights are drawn wide, so that its (meaningless) text depends on the picture.
+    """
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:", *WORDS.split()]
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, **special, extra_special_tokens={"image_token": "<image>"}
+    )
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=32,
+            patch_size=8,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=256,
+            initializer_range=0.4,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        ),
+        image_token_id=4,
+        vision_feature_layer=layer,
+    )
+    config.initializer_range = 0.2
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        model.lm_head.weight[:7] = 0.0  # no special tokens: the text goes on until the limit
+        for parameter in model.model.multi_modal_projector.parameters():
+            parameter.normal_(0.0, 0.4)
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        ),
+        tokenizer=tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_lvlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny LLaVA of random weights that opens offline; it reads vision block 2 of 0..3."""
+    return make_tiny_lvlm(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_lvlm_maker() -> Callable[..., Path]:
+    """`make_tiny_lvlm`, for tests that need another layer, seed or chat template."""
+    return make_tiny_lvlm
