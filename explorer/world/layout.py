@@ -150,7 +150,8 @@ def _settle(rng: np.random.Generator, thing: Placement, others: list[Placement],
 
 def places(rng: np.random.Generator, scene: Content, style: str | None) -> list[Placement]:
     """Where everything stands, back to front. One style per scene unless it is given."""
-    chosen = style or STYLES[int(rng.integers(len(STYLES)))]
+    drawn = STYLES[int(rng.integers(len(STYLES)))]
+    chosen = style or drawn
     total = sum(kind.count for kind in scene.kinds)
     shrink = 1.0 if total <= 3 else (0.92 if total <= 4 else 0.84)
     placed: list[Placement] = []
@@ -177,13 +178,15 @@ def places(rng: np.random.Generator, scene: Content, style: str | None) -> list[
 
 
 def _staged(rng: np.random.Generator, case: Case, placed: list[Placement]) -> list[Placement]:
-    """A counterfactual's own touches: the dim first object, the occluder in front of it."""
-    first = next(i for i, thing in enumerate(placed) if thing.concept == case.shown[0])
-    anchor = replace(placed[first], brightness=round(placed[first].brightness * case.dim, 2))
-    placed[first] = anchor
+    """A counterfactual's own touches: what it shows in front, the dim first object, its occluder."""
+    front = [thing for thing in placed if thing.concept in case.shown]
+    back = [thing for thing in placed if thing.concept not in (*case.shown, case.occluder)]
+    first = next(i for i, thing in enumerate(front) if thing.concept == case.shown[0])
+    anchor = replace(front[first], brightness=round(front[first].brightness * case.dim, 2))
+    front[first] = anchor
     if case.occluder is None:
-        return placed
-    i = next(k for k, thing in enumerate(placed) if thing.concept == case.occluder)
-    shift = (0.30 + 0.12 * float(rng.random())) * anchor.side * (1 if rng.random() < 0.5 else -1)
-    cover = replace(placed[i], x=min(0.85, max(0.15, anchor.x + shift)), y=min(0.85, anchor.y + 0.05))
-    return [thing for k, thing in enumerate(placed) if k != i] + [cover]
+        return [*back, *front]
+    cover = next(thing for thing in placed if thing.concept == case.occluder)
+    inward = 1 if anchor.x < 0.5 else -1
+    shift = (0.30 + 0.12 * float(rng.random())) * anchor.side * inward
+    return [*back, *front, replace(cover, x=anchor.x + shift, y=min(0.85, anchor.y + 0.05))]
