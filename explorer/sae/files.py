@@ -1,0 +1,126 @@
+"""The SAE file: four tensors in safetensors and one JSON header in its metadata.
+
+    W_enc [d, F]   b_enc [F]   W_dec [F, d]   b_dec [d]        metadata: {"sae": "<JSON object>"}
+
+Reads and writes; refuses what is missing, damaged or misshapen in plain words. It does not know
+what the header's entries mean: that is `explorer.sae.model`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from explorer.errors import SAEError
+
+FORMAT_VERSION = 1
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+MATRICES = ("W_enc", "W_dec")
+HEADER_KEY = "sae"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Stored(NamedTuple):
+    """What a file holds: the four tensors in float32, and the header without its format version."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+
+def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], half: bool = False) -> None:
+    """Write the file in one step: a reader sees the old file or the whole new one.
+
+    half: store the two matrices as float16 (the biases stay float32).
+    Raises SAEError for a value that is not finite, also after the cast to float16.
+    """
+    check(path, tensors)
+    ready = {}
+    for name in NAMES:
+        dtype = torch.float16 if half and name in MATRICES else torch.float32
+        ready[name] = tensors[name].detach().cpu().to(dtype).contiguous().clone()
+    check_finite(path, ready)
+    metadata = {HEADER_KEY: json.dumps({"format_version": FORMAT_VERSION, **header})}
+    with replacing(path) as part:
+        save_file(ready, part, metadata=metadata)
+
+
+def read(path: Path) -> Stored:
+    """Read a file that `write` wrote. Raises SAEError for anything else."""
+    if not path.is_file():
+        raise SAEError(f"there is no SAE file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no __iter__)
+    except (SafetensorError, OSError) as error:
+        raise SAEError(f"{path} is not a whole safetensors file ({error}); fetch it again") from error
+    check(path, tensors)
+    tensors = {name: tensors[name].to(torch.float32) for name in NAMES}
+    check_finite(path, tensors)
+    return Stored(tensors, _header(path, metadata))
+
+
+def check(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise SAEError unless the tensors have the right names, kinds and shapes."""
+    if set(tensors) != set(NAMES):
+        found = ", ".join(sorted(tensors)) or "nothing"
+        raise SAEError(f"{path}: found the tensors {found}; expected {', '.join(NAMES)}")
+    for name in NAMES:
+        if tensors[name].dtype not in FLOATS:
+            raise SAEError(f"{path}: {name} holds {tensors[name].dtype}; expected floating point numbers")
+    for name in ("b_enc", "b_dec"):
+        if tensors[name].ndim != 1 or not tensors[name].numel():
+            raise SAEError(f"{path}: {name} has the shape {list(tensors[name].shape)}; expected [n]")
+    neurons, width = tensors["b_enc"].numel(), tensors["b_dec"].numel()
+    for name, expected in (("W_enc", [width, neurons]), ("W_dec", [neurons, width])):
+        if list(tensors[name].shape) != expected:
+            raise SAEError(
+                f"{path}: {name} has the shape {list(tensors[name].shape)}; expected {expected} "
+                f"(b_dec has width {width}, b_enc has {neurons} neurons)"
+            )
+
+
+def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise SAEError when a tensor holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise SAEError(f"{path}: {name} has {bad} values that are not finite ({tensor.dtype})")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it there at the end, or remove it after an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    if HEADER_KEY not in metadata:
+        raise SAEError(f"{path}: the metadata has no entry {HEADER_KEY!r}; it is of another format")
+    try:
+        header = json.loads(metadata[HEADER_KEY])
+    except json.JSONDecodeError as error:
+        raise SAEError(f"{path}: the header is not JSON ({error})") from error
+    version = header.pop("format_version", None) if isinstance(header, dict) else None
+    if version != FORMAT_VERSION:
+        raise SAEError(f"{path}: the format version is {version!r}; this program reads {FORMAT_VERSION}")
+    return header
