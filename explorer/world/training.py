@@ -65,9 +65,9 @@ class TrainConfig:
             return max(1, round(steps * self.scale))
 
         return (
-            Stage("tower", n(3200), 1.2e-3, 0.0, 1.0, False),
-            Stage("readout", n(1300), 0.0, 1.5e-3, 0.0, True),
-            Stage("joint", n(3000), 5e-4, 1e-3, 0.25, True),
+            Stage("tower", n(2400), 1.2e-3, 0.0, 1.0, False),
+            Stage("readout", n(900), 0.0, 1.5e-3, 0.0, True),
+            Stage("joint", n(2200), 5e-4, 1e-3, 0.25, True),
         )
 
 
