@@ -67,7 +67,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         "build",
         help="find the strongest images of every neuron and write a store",
         description="Finds the 16 strongest images of every neuron of an SAE and writes them, with "
-        "statistics, to a store that the page reads. An earlier store at --out is replaced when the new one is complete.",
+        "statistics, to a store that the page reads. An earlier store at --out is replaced when the new "
+        "one is complete.",
     )
     _add_build(build)
     train = commands.add_parser("train-sae", help="train a sparse autoencoder on a model's vision tower")
@@ -123,7 +124,7 @@ def describe(summary: Summary, out: Path) -> str:
         f"{summary.n_always_on} are in the top-20 of every image",
     ]
     if skipped:
-        lines.append(f"{len(skipped)} pictures could not be read, for instance:")
+        lines.append(f"{len(skipped)} could not be read, for instance:")
         lines += [f"  {row.image_id}: {row.reason}" for row in skipped[:5]]
     return "\n".join(lines)
 

@@ -127,18 +127,17 @@ def build(
     started = time.monotonic()
     block = site_block(lvlm, sae)
     ids = source.ids()
-    with atomic(config.out) as folder:
-        with Pending(folder / PENDING_NAME) as pending:
-            state = _Pass(config, sae.n_neurons, len(source.concepts), pending)
-            for batch in batches(state.readable(source, seen), config.batch):
-                for encoded in encode(lvlm, sae, block, batch):
-                    state.take(encoded)
-                seen(len(batch))
-            if state.grid is None:
-                first = state.skipped[0].reason if state.skipped else "there are none"
-                raise SourceError(f"none of the {len(ids)} pictures could be read; the first: {first}")
-            manifest = _manifest(config, source, lvlm, sae, block, ids, state)
-            manifest = _write(folder, state, source, sae, manifest)
+    with atomic(config.out) as folder, Pending(folder / PENDING_NAME) as pending:
+        state = _Pass(config, sae.n_neurons, len(source.concepts), pending)
+        for batch in batches(state.readable(source, seen), config.batch):
+            for encoded in encode(lvlm, sae, block, batch):
+                state.take(encoded)
+            seen(len(batch))
+        if state.grid is None:
+            first = state.skipped[0].reason if state.skipped else "there are none"
+            raise SourceError(f"none of the {len(ids)} pictures could be read; the first: {first}")
+        manifest = _manifest(config, source, lvlm, sae, block, ids, state)
+        manifest = _write(folder, state, source, sae, manifest)
     facts = state.statistics.facts()
     always_on = int((facts.in_top >= 1).sum())
     return Summary(

@@ -34,7 +34,7 @@ class NeuronFacts(NamedTuple):
 
 
 class Statistics:
-    """Counts and sums over the images so far. fires, in_top [F] int64; total [F] float64; peak [F] float32."""
+    """Counts and sums over the images so far. fires, in_top, total, peak [F]."""
 
     def __init__(self, n_neurons: int, top: int = TOP) -> None:
         self.n_images = 0

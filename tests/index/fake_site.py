@@ -19,7 +19,7 @@ SIDE, PATCH, WIDTH = 32, 8, 6
 
 
 class FakeLVLM:
-    """Reads 32 x 32 px in 4 x 4 patches behind one CLS token; a patch becomes a fixed projection of its pixels."""
+    """Reads 32 x 32 px in 4 x 4 patches behind one CLS token; a patch is projected by fixed weights."""
 
     model_id = "fake@0123"
     preprocessing = "squash to 32 x 32"

@@ -1,0 +1,252 @@
+"""What is written is read back; what does not fit is refused in words that help."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_maker import N_NEURONS, fill, make_store, some_directions, some_manifest, some_map
+
+from explorer.errors import StoreError
+from explorer.records import Found, NeuronSummary
+from explorer.store import Store, StoreWriter, atomic
+from explorer.store.maps import pack, quantise, unpack
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("stores") / "one")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Store:
+    return Store.open(folder)
+
+
+def test_exemplars_come_back_in_order_with_their_maps(store: Store) -> None:
+    for neuron in range(N_NEURONS):
+        found = store.exemplars(neuron)
+        assert [e.rank for e in found] == list(range(min(neuron, 4)))
+        for exemplar in found:
+            assert exemplar.neuron == neuron
+            assert exemplar.score == 9.0 - exemplar.rank
+            assert exemplar.image_id == f"i{exemplar.rank}"
+            assert exemplar.origin == f"from/i{exemplar.rank}"
+            assert exemplar.thumbnail == bytes([exemplar.rank, 255])
+            assert exemplar.labels == ("cake", "fork")[: exemplar.rank % 3]
+            assert exemplar.patch_map.shape == (2, 3)
+            assert exemplar.patch_map.dtype == np.float32
+            true = some_map(neuron, exemplar.rank)
+            np.testing.assert_allclose(exemplar.patch_map.ravel(), true, atol=true.max() / 509)
+
+
+def test_summaries_keep_the_order_asked_for(store: Store) -> None:
+    found = store.summaries([4, 1, 4])
+    assert list(found) == [4, 1]
+    assert found[4] == store.summary(4) == NeuronSummary(4, 0.4, 0.99, 8.0, 12.0, "cake", 0.5)
+    assert store.summaries([]) == {}
+
+
+@pytest.mark.parametrize("words", ["wine_glass", "Wine Glass", "  wine-glass ", "WINE  GLASS"])
+def test_find_normalises_the_words(store: Store, words: str) -> None:
+    assert store.find(words, k=2) == [Found(5, "wine_glass", 4.0, 0.75), Found(4, "wine_glass", 3.0, 0.75)]
+
+
+def test_find_without_an_answer(store: Store) -> None:
+    assert store.find("zebra") == []
+    assert store.find("wine_glass", k=0) == store.find("wine_glass", k=-1) == []
+    assert store.concepts() == ["cake", "wine_glass"]
+
+
+def test_similar_is_the_cosine_without_the_neuron_itself(store: Store) -> None:
+    rows = some_directions()
+    lengths = np.linalg.norm(rows, axis=1)
+    for neuron in range(N_NEURONS - 1):
+        cosines = rows @ rows[neuron] / np.where(lengths > 0, lengths, 1) / lengths[neuron]
+        order = sorted((n for n in range(N_NEURONS) if n != neuron), key=lambda n: -cosines[n])
+        found = store.similar(neuron, 3)
+        assert [a.neuron for a in found] == order[:3]
+        np.testing.assert_allclose([a.value for a in found], cosines[order[:3]], atol=1e-5)
+    assert store.similar(0, 1)[0].neuron == 1
+    assert len(store.similar(2, 1000)) == N_NEURONS - 1
+    assert store.similar(2, 0) == []
+
+
+def test_always_on_takes_a_least_frequency(store: Store) -> None:
+    assert store.always_on() == [1, 3]
+    assert store.always_on(0.99) == [1, 3, 4]
+    assert store.always_on(0.0) == list(range(N_NEURONS))
+
+
+def test_skipped_pictures_and_manifest(store: Store) -> None:
+    assert [tuple(row) for row in store.skipped()] == [("bad.png", "from/bad.png", "it is cut short")]
+    assert store.manifest.fvu_quantile(0.995) == 0.35
+    assert set(store.manifest.files) == {"index.sqlite", "directions.faiss"}
+    store.verify()
+    with pytest.raises(StoreError, match=r"no 0\.25 quantile"):
+        store.manifest.fvu_quantile(0.25)
+
+
+@pytest.mark.parametrize("neuron", [-1, N_NEURONS, 10**9])
+def test_unknown_neurons_are_refused(store: Store, neuron: int) -> None:
+    for ask in (store.exemplars, store.summary, store.similar):
+        with pytest.raises(StoreError, match=f"no neuron {neuron}; the store has neurons 0 to 5"):
+            ask(neuron)
+
+
+def test_check_says_what_differs(store: Store) -> None:
+    store.check()
+    store.check(model_id="fake@0123", block=1, sae_id="ab" * 32, n_neurons=N_NEURONS)
+    with pytest.raises(StoreError) as caught:
+        store.check(model_id="llava@99", block=22, sae_id="ab" * 32, n_neurons=65536)
+    text = str(caught.value)
+    for part in (
+        "fake@0123",
+        "llava@99",
+        "block is 1",
+        "22",
+        "neurons is 6",
+        "65536",
+        "python -m index build",
+    ):
+        assert part in text
+    assert "SAE is" not in text
+    with pytest.raises(StoreError, match=r"its SAE is abab.*the session's is ff"):
+        store.check(sae_id="ff")
+
+
+def test_threads_read_at_once(store: Store) -> None:
+    wrong: list[str] = []
+
+    def read(start: int) -> None:
+        for step in range(200):
+            neuron = (start + step) % N_NEURONS
+            if len(store.exemplars(neuron)) != min(neuron, 4) or store.summary(neuron).neuron != neuron:
+                wrong.append(f"neuron {neuron}")
+            store.similar(neuron, 2)
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_reading_changes_nothing(folder: Path, store: Store) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    store.exemplars(3)
+    Store.open(folder).close()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert set(before) == {"index.sqlite", "directions.faiss", "manifest.json"}
+
+
+def test_an_open_store_outlives_its_replacement(tmp_path: Path) -> None:
+    old = Store.open(make_store(tmp_path / "s", source="old"))
+    make_store(tmp_path / "s", source="new")
+    assert len(old.exemplars(3)) == 3
+    assert old.similar(0, 1)[0].neuron == 1
+    assert Store.open(tmp_path / "s").manifest.source == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_bad_folders_are_refused(tmp_path: Path) -> None:
+    def refused(pattern: str, path: Path) -> None:
+        with pytest.raises(StoreError, match=pattern):
+            Store.open(path)
+
+    refused("there is no store at .*python -m index build", tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    refused("is a file, not a store", tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    refused("not a finished store", tmp_path / "empty")
+
+    store = make_store(tmp_path / "store")
+    manifest = store / "manifest.json"
+    good = json.loads(manifest.read_text())
+    for text, pattern in (
+        ("{", "cannot read"),
+        ("[]", "not the manifest"),
+        (json.dumps({**good, "format": 99}), "has format 99, this program reads format 1"),
+        (json.dumps({k: v for k, v in good.items() if k != "block"}), "lacks block"),
+        (json.dumps({**good, "files": {"index.sqlite": 3}}), "is damaged"),
+        (json.dumps({**good, "files": {}}), "lacks index.sqlite"),
+    ):
+        manifest.write_text(text)
+        refused(pattern, store)
+    manifest.write_text(json.dumps({**good, "n_neurons": 7}))
+    refused("6 directions for 7 neurons", store)
+
+
+@pytest.mark.parametrize("name", ["index.sqlite", "directions.faiss"])
+def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
+    path = make_store(tmp_path / "store") / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreError, match=f"{name} of the store .* bytes instead of"):
+        Store.open(tmp_path / "store")
+    path.write_bytes(b"\xff" * len(whole))
+    with pytest.raises(StoreError, match=f"cannot read .*{name}"):
+        Store.open(tmp_path / "store")
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match=f"{name} of the store .* changed after the build"):
+        Store.open(tmp_path / "store").verify()
+    path.unlink()
+    with pytest.raises(StoreError, match=f"lacks {name}"):
+        Store.open(tmp_path / "store")
+
+
+def test_maps_survive_packing() -> None:
+    maps = np.array([[0, 0, 0, 0], [1e-30, 0, 3e-30, 0], [7, 1, 0, 510]], dtype=np.float32)
+    steps, scales = quantise(maps)
+    for row, scale, true in zip(steps, scales, maps, strict=True):
+        back = unpack(pack(row), float(scale), 2, 2)
+        np.testing.assert_allclose(back.ravel(), true, atol=true.max() / 509)
+    with pytest.raises(StoreError, match="has 4 patches, not 3 x 3"):
+        unpack(pack(steps[0]), 1.0, 3, 3)
+    with pytest.raises(StoreError, match="damaged"):
+        unpack(b"junk", 1.0, 2, 2)
+
+
+def test_a_failed_build_leaves_the_old_store(tmp_path: Path) -> None:
+    target = make_store(tmp_path / "s", source="old")
+    for failure in (KeyboardInterrupt, ValueError, StoreError("full")):
+        with pytest.raises(BaseException), atomic(target) as work, StoreWriter(work) as writer:  # noqa: B017, PT011
+            fill(writer)
+            raise failure
+    with pytest.raises(StoreError, match="ended without a manifest"), atomic(target) as work:
+        (work / "index.sqlite").touch()
+    assert Store.open(target).manifest.source == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_failed_first_build_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "deep" / "s"):
+        raise KeyboardInterrupt
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_builds_replace_only_stores(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").write_bytes(b"dear")
+    with pytest.raises(StoreError, match="holds other files and is not a store"), atomic(photos):
+        pass
+    with pytest.raises(StoreError, match="is a file"), atomic(photos / "cat.jpg"):
+        pass
+    with pytest.raises(StoreError, match="cannot make a folder"), atomic(photos / "cat.jpg" / "deeper"):
+        pass
+    assert (photos / "cat.jpg").read_bytes() == b"dear"
+    (tmp_path / "empty").mkdir()
+    assert Store.open(make_store(tmp_path / "empty")).manifest == Store.open(tmp_path / "empty").manifest
+
+
+def test_rows_that_break_the_schema_are_refused(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path) as writer, pytest.raises(StoreError, match=r"cannot write .*index\.sqlite"):
+        writer.add_neurons([NeuronSummary(0, "often", 0.0, 0.0, 0.0)])  # type: ignore[arg-type]
+    with StoreWriter(tmp_path) as writer:
+        fill(writer)
+        assert writer.finish(some_manifest()).files["index.sqlite"].bytes > 0
