@@ -145,6 +145,8 @@ class Llava:
 
     def _tokens(self, prompt: str, image_tokens: int, max_new_tokens: int) -> dict[str, torch.Tensor]:
         """Ids and mask of the prompt with its image token repeated. Raises ModelError when it is too long."""
+        if max_new_tokens < 1:
+            raise ModelError(f"an answer of {max_new_tokens} tokens was asked for; ask for 1 or more")
         mark = self.processor.image_token
         text = self.prompt_text(prompt).replace(mark, mark * image_tokens)
         inputs = self.processor.tokenizer([text], return_tensors="pt", return_token_type_ids=False)

@@ -1,0 +1,199 @@
+"""LLaVA through the seam: features, prompts, answers that grow, and cancellation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from explorer.errors import ModelError
+from explorer.vlm import open_lvlm
+from explorer.vlm.generation import TextGrowth, streamed
+from explorer.vlm.hooks import capture
+from explorer.vlm.llava import Llava
+
+PROMPT = "Describe the image."
+
+
+@pytest.fixture(scope="module")
+def lvlm(tiny_lvlm_folder: Path) -> Llava:
+    return open_lvlm(tiny_lvlm_folder)
+
+
+def picture(seed: int, size: tuple[int, int] = (50, 38)) -> Image.Image:
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    )
+
+
+def features(lvlm: Llava, image: Image.Image, block: int | None = None) -> torch.Tensor:
+    block = lvlm.read_block if block is None else block
+    return lvlm.features(lvlm.tower(lvlm.preprocess(image).pixel_values, block)[0], block)
+
+
+def generate_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("generate")]
+
+
+def test_ready_made_features_give_the_plain_answer(lvlm: Llava) -> None:
+    answers = set()
+    for seed in range(6):
+        image = picture(seed, (40 + 9 * seed, 50))
+        plain = lvlm.answer_plain(image, PROMPT, 16)
+        for block in range(lvlm.read_block + 1):
+            assert lvlm.generate(features(lvlm, image, block), PROMPT, 16) == plain
+        answers.add(plain)
+    assert len(answers) >= 4, "the tiny model does not look at its picture, so this test shows nothing"
+
+
+def test_no_tower_pass_while_generating(lvlm: Llava) -> None:
+    ready = features(lvlm, picture(0))
+    with capture(lvlm.vision_blocks[0]) as seen:
+        lvlm.generate(ready, PROMPT, 4)
+    assert seen.output is None
+
+
+def test_prompt_ids_are_those_of_the_processor(lvlm: Llava) -> None:
+    for prompt in (PROMPT, "", "is the cat\nred </s> or green"):
+        text = lvlm.prompt_text(prompt)
+        theirs = lvlm.processor(images=[picture(0)], text=[text], return_tensors="pt")
+        ours = lvlm._tokens(prompt, 16, 8)
+        assert torch.equal(ours["input_ids"], theirs["input_ids"])
+        assert torch.equal(ours["attention_mask"], theirs["attention_mask"])
+
+
+def test_without_a_chat_template_the_llava_form_is_used(
+    lvlm: Llava, tiny_lvlm_maker: Callable[..., Path], tmp_path: Path
+) -> None:
+    bare = open_lvlm(tiny_lvlm_maker(tmp_path / "bare", chat=None))
+    assert bare.prompt_text("What?") == "USER: <image>\nWhat? ASSISTANT:" == lvlm.prompt_text("What?")
+    assert bare.generate(features(bare, picture(1)), PROMPT, 8) == lvlm.answer_plain(picture(1), PROMPT, 8)
+
+
+def test_prompts_that_cannot_be_taken(lvlm: Llava) -> None:
+    ready = features(lvlm, picture(0))
+    with pytest.raises(ModelError, match="may not contain '<image>'"):
+        lvlm.generate(ready, "look: <image>")
+    with pytest.raises(ModelError, match="too long"):
+        lvlm.generate(ready, "red " * 300)
+    with pytest.raises(ModelError, match="too long"):
+        lvlm.generate(ready, PROMPT, 100_000)
+    with pytest.raises(ModelError, match="1 or more"):
+        lvlm.generate(ready, PROMPT, 0)
+
+
+@pytest.mark.parametrize("call", ["width", "tower", "features"])
+@pytest.mark.parametrize(("block", "words"), [(3, "cannot matter"), (4, "no block 4"), (-1, "no block -1")])
+def test_blocks_that_cannot_matter_are_refused(lvlm: Llava, call: str, block: int, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        match call:
+            case "width":
+                lvlm.width(block)
+            case "tower":
+                lvlm.tower(torch.zeros(1, 3, 32, 32), block)
+            case "features":
+                lvlm.features(torch.zeros(17, 32), block)
+
+
+def test_batches_go_through_tower_and_features(lvlm: Llava) -> None:
+    pixels = torch.cat([lvlm.preprocess(picture(seed)).pixel_values for seed in (1, 2, 3)])
+    hidden = lvlm.tower(pixels, 1)
+    together = lvlm.features(hidden, 1)
+    assert hidden.shape == (3, 17, 32) and together.shape == (3, 16, 32)
+    for alone, seed in zip(together, (1, 2, 3), strict=True):
+        assert torch.allclose(alone, features(lvlm, picture(seed), 1), atol=1e-5)
+
+
+def test_a_stream_grows_to_the_answer(lvlm: Llava) -> None:
+    ready = features(lvlm, picture(3))
+    texts = list(lvlm.stream(ready, PROMPT, 12))
+    assert texts[-1] == lvlm.generate(ready, PROMPT, 12)
+    assert len(texts) >= 8
+    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert not generate_threads()
+
+
+class CountedSteps:
+    """Counts forward passes of the language model, and can stop at one."""
+
+    def __init__(self, lvlm: Llava) -> None:
+        self.steps = 0
+        self._handle = lvlm.model.lm_head.register_forward_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.steps += 1
+
+    def __enter__(self) -> CountedSteps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+
+def test_cancelling_stops_early_and_keeps_what_there_is(lvlm: Llava) -> None:
+    ready, cancel = features(lvlm, picture(3)), threading.Event()
+    whole = lvlm.generate(ready, PROMPT, 40)
+
+    def stop_at_third(text: str) -> None:
+        if len(text.split()) == 3:
+            cancel.set()
+
+    with CountedSteps(lvlm) as counted:
+        part = lvlm.generate(ready, PROMPT, 40, cancel, stop_at_third)
+    # transformers tells of a token while it already computes the next, so one more may come.
+    assert counted.steps <= 6 and whole.startswith(part) and len(part.split()) in (3, 4)
+    with CountedSteps(lvlm) as counted:
+        assert lvlm.generate(ready, PROMPT, 40, cancel) == ""
+        assert list(lvlm.stream(ready, PROMPT, 40, cancel)) == [""]
+    assert counted.steps == 0
+
+
+def test_closing_the_stream_cancels_and_ends_its_thread(lvlm: Llava) -> None:
+    ready = features(lvlm, picture(3))
+    with CountedSteps(lvlm) as counted:
+        stream = lvlm.stream(ready, PROMPT, 150)
+        next(stream)
+        stream.close()
+        after_close = counted.steps
+        time.sleep(0.05)
+    assert not generate_threads() and counted.steps == after_close < 150
+    dropped = lvlm.stream(ready, PROMPT, 150)
+    next(dropped)
+    del dropped
+    assert not generate_threads()
+
+
+def test_errors_in_the_thread_are_raised_by_the_stream(lvlm: Llava) -> None:
+    with pytest.raises(ModelError, match="may not contain"):
+        next(lvlm.stream(features(lvlm, picture(0)), "<image>"))
+    assert not generate_threads()
+
+
+def test_streamed_yields_the_result_even_when_nothing_was_told() -> None:
+    assert list(streamed(lambda tell, cancel: "all")) == ["all"]
+    assert list(streamed(lambda tell, cancel: tell("all") or "all")) == ["all"]
+    assert list(streamed(lambda tell, cancel: tell("al") or "all")) == ["al", "all"]
+
+
+def test_streamed_does_nothing_before_it_is_asked() -> None:
+    ran: list[int] = []
+    stream: Iterator[str] = streamed(lambda tell, cancel: ran.append(1) or "")
+    stream.close()
+    assert not ran
+
+
+def test_text_growth_holds_back_half_characters() -> None:
+    pieces = {1: "a", 2: "a\ufffd", 3: "aé"}
+    heard: list[str] = []
+    growth = TextGrowth(lambda tokens: pieces[len(tokens)], heard.append)
+    growth.put(torch.tensor([[7, 7, 7]]))
+    for token in (1, 2, 3):
+        growth.put(torch.tensor([token]))
+    growth.end()
+    assert heard == ["a", "aé"]
