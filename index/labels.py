@@ -68,22 +68,24 @@ class ConceptEvidence:
 
     def take(self, codes: ImageCodes, truth: PatchTruth) -> None:
         """Take in the activations of one image and what its patches show."""
+        n_neurons, n_objects = len(self.total), int(truth.objects.max(initial=-1)) + 1
+        values = exact(codes.values)
         self.patches += codes.n_patches
-        np.add.at(self.total, codes.neurons, exact(codes.values))
-        seen = truth.objects >= 0
-        self.on_patches += np.bincount(truth.concepts[seen], minlength=len(self.on_patches))
-        kinds = np.full(int(truth.objects.max(initial=-1)) + 1, -1)
-        kinds[truth.objects[seen]] = truth.concepts[seen]
-        self.objects += np.bincount(kinds[kinds >= 0], minlength=len(self.objects))
+        self.total += np.bincount(codes.neurons, weights=values, minlength=n_neurons)
         objects = truth.objects[codes.tokens]
         on = objects >= 0
-        neurons, concepts, objects = codes.neurons[on], truth.concepts[codes.tokens[on]], objects[on]
-        n_neurons = len(self.total)
-        flat = concepts * n_neurons + neurons
-        np.add.at(self.on_total.reshape(-1), flat, exact(codes.values[on]))
-        np.add.at(self.on_fires.reshape(-1), flat, 1)
-        pairs = np.unique(objects * n_neurons + neurons)
-        np.add.at(self.reached, (kinds[pairs // n_neurons], pairs % n_neurons), 1)
+        flat, shape = objects[on] * n_neurons + codes.neurons[on], (n_objects, n_neurons)
+        totals = np.bincount(flat, weights=values[on], minlength=n_objects * n_neurons).reshape(shape)
+        fires = np.bincount(flat, minlength=n_objects * n_neurons).reshape(shape)
+        for number in range(n_objects):
+            patches = np.flatnonzero(truth.objects == number)
+            if len(patches):
+                concept = truth.concepts[patches[0]]
+                self.objects[concept] += 1
+                self.on_patches[concept] += len(patches)
+                self.on_total[concept] += totals[number]
+                self.on_fires[concept] += fires[number]
+                self.reached[concept] += fires[number] > 0
 
     def facts(self) -> ConceptFacts:
         """Means and shares; 0 for a concept that was never seen."""
