@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from explorer.store.maps import quantise
+from explorer.store.maps import scale_of, steps_of
 from index.scores import ImageCodes, Scores
 
 PLACES = 16
@@ -89,9 +89,7 @@ class TopImages:
             return Taken(0, [])
         number = self.holders.add(image_id, len(neurons))
         losers, slots = self._insert(neurons, values, number)
-        steps, scales = quantise(self._dense_maps(codes, neurons))
-        self.maps[neurons, slots] = steps
-        self.scales[neurons, slots] = scales
+        self._draw_maps(codes, neurons, slots)
         return Taken(len(neurons), self.holders.lose(losers[losers != _NOBODY]))
 
     def _insert(self, neurons: np.ndarray, values: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,12 +115,16 @@ class TopImages:
             place += 1
         return place
 
-    def _dense_maps(self, codes: ImageCodes, neurons: np.ndarray) -> np.ndarray:
-        """The maps [n, T] float32 of a few neurons."""
-        maps = np.zeros((len(neurons), self.n_patches), dtype=np.float32)
+    def _draw_maps(self, codes: ImageCodes, neurons: np.ndarray, slots: np.ndarray) -> None:
+        """Quantise the maps of a few neurons straight from the sparse activations."""
         self._at[neurons] = np.arange(len(neurons), dtype=np.int32)
         at = self._at[codes.neurons]
-        wanted = np.flatnonzero(at >= 0)
-        maps[at[wanted], codes.tokens[wanted]] = codes.values[wanted]
         self._at[neurons] = _NOBODY
-        return maps
+        wanted = np.flatnonzero(at >= 0)
+        at, values = at[wanted], codes.values[wanted]
+        peaks = np.zeros(len(neurons), dtype=np.float32)
+        np.maximum.at(peaks, at, values)
+        scales = scale_of(peaks)
+        self.maps[neurons, slots] = 0
+        self.maps[neurons[at], slots[at], codes.tokens[wanted]] = steps_of(values, scales[at])
+        self.scales[neurons, slots] = scales

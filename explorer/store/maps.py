@@ -22,10 +22,19 @@ class Quantised(NamedTuple):
 def quantise(maps: np.ndarray) -> Quantised:
     """Round maps [n, T] of activations >= 0 to 255 steps below each map's own peak; error <= peak / 510."""
     maps = np.asarray(maps, dtype=np.float32)
-    scales = maps.max(axis=1) / np.float32(STEPS)
+    scales = scale_of(maps.max(axis=1))
+    return Quantised(steps_of(maps, scales[:, None]), scales)
+
+
+def scale_of(peaks: np.ndarray) -> np.ndarray:
+    """What one step is worth, float32, for maps with these highest activations."""
+    return (peaks / np.float32(STEPS)).astype(np.float32)
+
+
+def steps_of(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Activations in uint8 steps of their maps' scales; arrays that fit each other."""
     safe = np.where(scales > 0, scales, np.float32(1))
-    steps = np.clip(np.rint(maps / safe[:, None]), 0, STEPS).astype(np.uint8)
-    return Quantised(steps, scales.astype(np.float32))
+    return np.clip(np.rint(values / safe), 0, STEPS).astype(np.uint8)
 
 
 def pack(steps: np.ndarray) -> bytes:
