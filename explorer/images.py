@@ -62,7 +62,7 @@ def load_image(source: ImageInput) -> Image.Image:
     if isinstance(source, (str, Path)):
         return _read(source)
     raise ImageError(
-        f"cannot read a picture from {type(source).__name__}; give a path, the bytes of a file, or a PIL image"
+        f"cannot read a picture from {type(source).__name__}; give a path, the bytes of a file or a PIL image"
     )
 
 

@@ -121,7 +121,9 @@ def test_every_module_says_what_it_does_and_catches_nothing_broadly(path: Path) 
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), "open the module by saying what it does"
     for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler):
+        if isinstance(node, ast.ExceptHandler) and not (
+            isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+        ):
             names = (
                 {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {""}
             )

@@ -104,5 +104,6 @@ def _check(edit: Edit, n_neurons: int, grid: Grid) -> None:
     if edit.patches.shape != (grid.rows, grid.cols):
         rows, cols = edit.patches.shape
         raise EditError(
-            f"neuron {edit.neuron}: the mask has {rows} x {cols} patches, the picture {grid.rows} x {grid.cols}"
+            f"neuron {edit.neuron}: the mask has {rows} x {cols} patches, the picture "
+            f"{grid.rows} x {grid.cols}; draw it on this picture's grid"
         )

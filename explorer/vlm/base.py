@@ -59,11 +59,11 @@ class LVLM(Protocol):
         ...
 
     def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
-        """Output of `block`, [batch, tokens, width], for pixel values [batch, ...]; later blocks do not run."""
+        """Output of `block`, [batch, tokens, width], of pixel values [batch, ...]; later ones do not run."""
         ...
 
     def features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
-        """What the language model is fed, [..., N, D], when `block` puts out `hidden` [..., tokens, width]."""
+        """What the language model is fed, [..., N, D], if `block` puts out `hidden` [..., tokens, width]."""
         ...
 
     def generate(
@@ -74,7 +74,7 @@ class LVLM(Protocol):
         cancel: Cancel | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> str:
-        """The greedy answer to image features [N, D]; `on_text` hears it grow; a cancelled one is cut short."""
+        """The greedy answer to image features [N, D]; `on_text` hears it grow; cut short if cancelled."""
         ...
 
     def stream(

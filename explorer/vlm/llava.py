@@ -133,7 +133,7 @@ class Llava:
         return self._run(dict(inputs), max_new_tokens, None, None, pixel_values=pixels)
 
     def prompt_text(self, prompt: str) -> str:
-        """The prompt in the model's own form, with one image token. Raises ModelError if it holds one itself."""
+        """The prompt in the model's own form, with one image token. Raises ModelError if it has its own."""
         if self.processor.image_token in prompt:
             raise ModelError(
                 f"the prompt may not contain {self.processor.image_token!r}: it stands for the picture"
