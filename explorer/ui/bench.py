@@ -1,0 +1,118 @@
+"""The bench: rows of neurons with a slider each. Turns rows into edits and back; draws nothing.
+
+A row whose slider was never moved has no value and is no edit, so putting a neuron on the bench
+changes nothing. The rows travel as JSON and are checked whenever they come from a browser.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import get_args
+
+import numpy as np
+
+from explorer.errors import ExplorerError
+from explorer.records import Cell, Edit, Grid, Mode
+from explorer.session import View
+from explorer.ui import checks
+
+MOST_ROWS = 8
+REGIONS = ("all", "active", "patch")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One neuron on the bench.
+
+    name: what a person reads; rest: its strongest activation in the picture, where an untouched "set"
+    slider stands; value: None until moved; region: "all" patches, the "active" ones, or one "patch".
+    """
+
+    neuron: int
+    name: str
+    rest: float
+    value: float | None = None
+    mode: Mode = "set"
+    region: str = "active"
+    patch: Cell | None = None
+
+
+def dump(rows: Sequence[Row]) -> str:
+    """The rows as JSON."""
+    return json.dumps([asdict(row) for row in rows])
+
+
+def parse(text: object, view: View) -> list[Row]:
+    """The rows in a browser's JSON. Raises ExplorerError for anything that does not fit the picture."""
+    try:
+        entries = json.loads(text) if isinstance(text, str) and text else []
+    except ValueError as error:
+        raise ExplorerError(f"the bench is not readable: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ExplorerError("the bench is not a list of rows")
+    if len(entries) > MOST_ROWS:
+        raise ExplorerError(f"the bench has {len(entries)} neurons; it holds at most {MOST_ROWS}")
+    return [_row(entry, view) for entry in entries]
+
+
+def _row(entry: dict, view: View) -> Row:
+    neuron = checks.whole(entry.get("neuron"), "neuron", view.n_neurons)
+    value, patch = entry.get("value"), entry.get("patch")
+    region = checks.one_of(entry.get("region", "active"), "region", REGIONS)
+    if patch is not None and not (isinstance(patch, list) and len(patch) == 2):
+        raise ExplorerError(f"neuron {neuron}: the patch is not a pair of row and column")
+    if region == "patch" and patch is None:
+        raise ExplorerError(f"neuron {neuron}: click a patch first, then choose it as the region")
+    return Row(
+        neuron=neuron,
+        name=checks.text(entry.get("name"), "the name", 80),
+        rest=checks.finite(entry.get("rest", 0.0), "the activation"),
+        value=None if value is None else checks.finite(value, f"neuron {neuron}: the value"),
+        mode=checks.one_of(entry.get("mode", "set"), "mode", get_args(Mode)),  # type: ignore[arg-type]
+        region=region,
+        patch=None if patch is None else checks.cell(patch[0], patch[1], view.grid),
+    )
+
+
+def new_row(neuron: int, name: str, view: View) -> Row:
+    """A neuron as it comes onto the bench: untouched, where it fires, or everywhere if it does not fire."""
+    peak = float(view.map(neuron).max())
+    return Row(neuron, name, round(peak, 2), region="active" if peak > 0 else "all")
+
+
+def add(rows: Sequence[Row], row: Row) -> list[Row]:
+    """The rows with one more; unchanged when its neuron is already there. Raises ExplorerError when full."""
+    if any(other.neuron == row.neuron for other in rows):
+        return list(rows)
+    if len(rows) >= MOST_ROWS:
+        raise ExplorerError(f"the bench is full ({MOST_ROWS} neurons); remove one first")
+    return [*rows, row]
+
+
+def moved_to(rows: Sequence[Row], view: View) -> list[Row]:
+    """The same rows on another picture: their rest follows it, and a patch outside its grid is dropped."""
+    result = []
+    for row in rows:
+        fresh = replace(row, rest=round(float(view.map(row.neuron).max()), 2))
+        if row.patch and not (row.patch.row < view.grid.rows and row.patch.col < view.grid.cols):
+            fresh = replace(fresh, patch=None, region="all" if row.region == "patch" else row.region)
+        result.append(fresh)
+    return result
+
+
+def edits(rows: Sequence[Row], grid: Grid) -> list[Edit]:
+    """What the moved sliders ask for."""
+    return [
+        Edit(row.neuron, row.value, row.mode, _patches(row, grid)) for row in rows if row.value is not None
+    ]
+
+
+def _patches(row: Row, grid: Grid) -> np.ndarray | str | None:
+    """The region of a row as an edit takes it."""
+    if row.region != "patch" or row.patch is None:
+        return None if row.region == "all" else "active"
+    mask = np.zeros((grid.rows, grid.cols), np.bool_)
+    mask[row.patch] = True
+    return mask

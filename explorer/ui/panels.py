@@ -1,0 +1,99 @@
+"""Draws the small parts of the page: answers, example pictures, questions to ask, notices, the title line."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from html import escape
+
+from PIL import Image
+
+from explorer.errors import StoreError
+from explorer.session import Session, View
+from explorer.ui.examples import Example
+from explorer.ui.heat import data_uri
+
+THUMB_SIDE = 128
+WAITING = '<p class="text waiting" aria-live="polite"><span class="caret"></span></p>'
+
+
+def answer(text: str, growing: bool = False) -> str:
+    """An answer. text: HTML whose words are escaped and marked already; growing: more is to come."""
+    caret = '<span class="caret" aria-hidden="true"></span>' if growing else ""
+    shown = text if text.strip() or growing else '<span class="quiet">(no words)</span>'
+    return f'<p class="text" aria-busy="{str(growing).lower()}">{shown}{caret}</p>'
+
+
+def hint(words: str) -> str:
+    """What a panel says while it has nothing to show."""
+    return f'<p class="text quiet">{escape(words)}</p>'
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small square of a picture as a data URI."""
+    small = image.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=85)
+    return data_uri(stream.getvalue())
+
+
+class Shelf:
+    """The row of example pictures; their thumbnails are made once."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self._examples = [(example, thumbnail(example.image)) for example in examples]
+
+    def html(self, chosen: str) -> str:
+        """The examples as buttons, with the story of the chosen one (a key, or "" for none)."""
+        buttons = "".join(
+            f'<button type="button" data-example="{escape(example.key)}" title="{escape(example.title)}" '
+            f'aria-label="{escape(example.title)}" aria-pressed="{str(example.key == chosen).lower()}">'
+            f'<img src="{uri}" alt=""></button>'
+            for example, uri in self._examples
+        )
+        story = "Your own picture."
+        for example, _ in self._examples:
+            if example.key == chosen:
+                story = f"<b>{escape(example.title)}.</b> {escape(example.story)}"
+        return (
+            f'<div class="shelf" role="group" aria-label="Example pictures">{buttons}</div>'
+            f'<p class="story">{story}</p>'
+        )
+
+
+def questions(items: Iterable[str], asked: str) -> str:
+    """Questions to ask, as buttons."""
+    return "".join(
+        f'<button type="button" class="chip" data-ask="{escape(item)}" '
+        f'aria-pressed="{str(item == asked).lower()}">{escape(item)}</button>'
+        for item in items
+    )
+
+
+def notices(session: Session, view: View) -> str:
+    """What a person should know before trusting the page: no store, or a picture unlike the drawn world."""
+    lines = []
+    try:
+        if not session.familiar(view):
+            lines.append(
+                "<b>This picture is unlike those of the index.</b> The embedded model only knows drawn "
+                "scenes: its words about this picture mean little, and so do the names of its neurons."
+            )
+    except StoreError as error:
+        said, _, command = str(error).partition(": ")
+        shown = f"{escape(said)}: <code>{escape(command)}</code>" if command else escape(said)
+        lines.append(f"<b>No exemplars and no names of neurons yet:</b> {shown}, then start the page again.")
+    return "".join(f'<p class="notice" role="status">{line}</p>' for line in lines)
+
+
+def title_line(session: Session) -> str:
+    """The product's name, and which model, SAE and store the page runs on."""
+    name = session.lvlm.model_id.partition("@")[0]
+    facts = [f"model {name}", f"block {session.block}", f"{session.sae.n_neurons:,} neurons"]
+    if session.store is not None:
+        facts.append(f"{session.store.manifest.n_images:,} pictures indexed")
+    return (
+        '<header class="title"><h1>Visual neurons</h1>'
+        '<p class="quiet">See what fires in a picture, turn it up or down, read what changes.</p>'
+        f'<p class="quiet facts">{escape(" · ".join(facts))}</p></header>'
+    )
