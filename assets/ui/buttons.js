@@ -4,6 +4,7 @@ const actions = [
   ['[data-ask]', 'ask', (b) => ({ text: b.dataset.ask })],
   ['[data-put]', 'put', (b) => ({ neuron: Number(b.dataset.put) })],
   ['[data-back]', 'back', () => ({})],
+  ['[data-pool]', 'pool', (b) => ({ pool: b.dataset.pool })],
   ['[data-pick]', 'pick', (b) => ({ neuron: Number(b.dataset.pick) })],
 ];
 element.addEventListener('click', (event) => {

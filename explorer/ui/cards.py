@@ -14,18 +14,18 @@ from explorer.records import Activation, Exemplar, NeuronSummary
 from explorer.session import Session
 from explorer.ui.heat import data_uri, heat_uri
 
-STRIP = 5
+STRIP = 6
 """Exemplars on a card; the chosen neuron's card shows all that the store has."""
 
-_KEPT_STRIPS = 2048
+_KEPT_STRIPS = 1024
 
 
 class Heading(NamedTuple):
-    """What the cards are of. back: label of the way back to the whole picture, "" when there."""
+    """What the cards are of. pool: how patches are pooled, for the whole picture; "" for other lists."""
 
     title: str
     note: str
-    back: str
+    pool: str = ""
 
 
 class Gallery:
@@ -88,6 +88,7 @@ def card(
     """One neuron. exemplars: its strip as HTML; share: its activation against the strongest card's (0..1)."""
     neuron, value = activation
     name = escape(name_of(neuron, summary))
+    width = f"{100 * min(max(share, 0), 1):.1f}%"
     facts = ""
     if summary is not None:
         sure = f" · {percent(summary.precision)} of exemplars show it" if summary.label else ""
@@ -97,7 +98,7 @@ def card(
         f'<button type="button" class="choose" data-pick="{neuron}" aria-pressed="{str(chosen).lower()}" '
         f'aria-label="Show where neuron {neuron}, {name}, fires">'
         f'<span class="name">{name}</span><span class="id">#{neuron}</span>'
-        f'<span class="meter" aria-hidden="true"><i style="width:{100 * min(max(share, 0), 1):.1f}%"></i></span>'
+        f'<span class="meter" aria-hidden="true"><i style="width:{width}"></i></span>'
         f'<span class="num">{value:.2f}</span></button>'
         f'<button type="button" class="put" data-put="{neuron}" title="Put on the bench" '
         f'aria-label="Put neuron {neuron}, {name}, on the bench">+</button>'
@@ -121,9 +122,19 @@ def cards(
         )
         for activation in activations
     )
-    back = f'<button type="button" class="back" data-back>{escape(heading.back)}</button>'
     return (
-        f'<header class="heading"><h2>{escape(heading.title)}</h2>{back if heading.back else ""}'
+        f'<header class="heading"><h2>{escape(heading.title)}</h2>{_way(heading.pool)}'
         f'<p class="quiet">{escape(heading.note)}</p></header>'
         + (f'<ol class="cards">{items}</ol>' if items else f'<p class="empty">{escape(empty)}</p>')
     )
+
+
+def _way(pool: str) -> str:
+    """Beside the heading: how to pool, or the way back to the whole picture."""
+    if not pool:
+        return '<button type="button" class="back" data-back>Whole picture</button>'
+    buttons = "".join(
+        f'<button type="button" data-pool="{name}" aria-pressed="{str(name == pool).lower()}">{name}</button>'
+        for name in ("mean", "max")
+    )
+    return f'<span class="pool" role="group" aria-label="Pool the patches by">{buttons}</span>'

@@ -89,6 +89,8 @@ class Desk:
 
     def _opened(self, fresh: Visit, former: Visit | None, rows: str) -> Opened:
         kept = bench.parse(rows, former.view) if former else []
+        if former:
+            former.turn.stop()
         focus, prompt = Focus(), self.session.lvlm.default_prompt
         return Opened(
             visit=fresh,
@@ -120,9 +122,10 @@ class Desk:
         return focus, self._stage(visit, focus), self._cards(visit, focus), gr.update(marked=list(place))
 
     @plainly
-    def whole_picture(self, visit: Visit | None, pool: object) -> tuple[Focus, str, str, dict]:
+    def whole_picture(self, visit: Visit | None, event: gr.EventData) -> tuple[Focus, str, str, dict]:
         """Back to the neurons of the whole picture, pooled by mean or maximum."""
-        focus = Focus(pool=checks.one_of(pool, "pooling", ("mean", "max")))  # type: ignore[arg-type]
+        pool = checks.one_of(_sent(event, "pool") or "mean", "pooling", ("mean", "max"))
+        focus = Focus(pool=pool)  # type: ignore[arg-type]
         return focus, self._stage(_there(visit), focus), self._cards(visit, focus), gr.update(marked=None)
 
     @plainly
@@ -154,20 +157,16 @@ class Desk:
         view = visit.view
         if focus.source == "patch" and focus.patch is not None:
             row, col = focus.patch
-            heading = Heading(
-                f"Patch {row + 1}, {col + 1}", "Strongest at this row and column.", "Whole picture"
-            )
+            heading = Heading(f"Patch {row + 1}, {col + 1}", "Strongest at this row and column.")
             activations, empty = view.top_at(row, col, TOP), "No neuron fires at this patch."
         elif focus.source == "concept":
             found = self.session.find(focus.concept, FOUND)
-            heading = Heading(
-                f"“{focus.concept}”", "Best first, with their peak in this picture.", "Whole picture"
-            )
+            heading = Heading(f"“{focus.concept}”", "Best first, with their peak in this picture.")
             activations = [Activation(hit.neuron, float(view.map(hit.neuron).max())) for hit in found]
             empty = "No neuron is known for this. Try one word, such as cake or dog."
         else:
             pooled = "on average over its patches" if focus.pool == "mean" else "at their strongest patch"
-            heading = Heading("Whole picture", f"Strongest {pooled}.", "")
+            heading = Heading("Whole picture", f"Strongest {pooled}.", focus.pool)
             activations, empty = view.top(TOP, focus.pool), "No neuron fires in this picture."
         return cards(heading, activations, focus.neuron, self._gallery, empty)
 
@@ -189,15 +188,16 @@ class Desk:
 
     @plainly
     def ask(self, visit: Visit | None, prompt: object) -> Iterator[tuple]:
-        """The untouched model's answer, while it grows: panel, questions, and at the end the answer itself."""
-        view = _there(visit).view
+        """The untouched model's answer while it grows: panel, questions; at the end the answer itself."""
+        view, cancel = _there(visit).view, visit.turn.begin()
         asked = checks.text(prompt, "the question", checks.LONGEST_PROMPT) or self.session.lvlm.default_prompt
         yield panels.WAITING, self._questions(visit, asked), None
         text = ""
-        with closing(self.session.stream(view, asked)) as growing:
+        with closing(self.session.stream(view, asked, cancel=cancel)) as growing:
             for text in _paced(growing):
                 yield panels.answer(escape(text), growing=True), gr.skip(), gr.skip()
-        yield panels.answer(escape(text)), gr.skip(), Said(asked, text)
+        if not cancel.is_set():
+            yield panels.answer(escape(text)), gr.skip(), Said(asked, text)
 
     @plainly
     def steer(
@@ -213,12 +213,24 @@ class Desk:
         if not edits and replace is not True:
             yield plain, panels.hint(NOTHING_MOVED)
             return
-        text = ""
-        with closing(self.session.stream(view, said.prompt, edits, replace=replace is True)) as growing:
+        text, cancel = "", visit.turn.begin()
+        stream = self.session.stream(view, said.prompt, edits, replace=replace is True, cancel=cancel)
+        with closing(stream) as growing:
             for text in _paced(growing):
                 yield gr.skip(), panels.answer(mark(said.text, text, finished=False).after, growing=True)
-        marked = mark(said.text, text)
-        yield panels.answer(marked.before), panels.answer(marked.after)
+        if not cancel.is_set():
+            marked = mark(said.text, text)
+            yield panels.answer(marked.before), panels.answer(marked.after)
+
+    def hurry(self, visit: Visit | None) -> None:
+        """The bench has changed: a steered answer that takes long need not be finished."""
+        if visit is not None:
+            visit.turn.hurry()
+
+    def stop(self, visit: Visit | None) -> None:
+        """Something else is asked: the answer in the making need not be finished."""
+        if visit is not None:
+            visit.turn.stop()
 
 
 def _there(visit: Visit | None) -> Visit:

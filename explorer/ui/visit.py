@@ -1,17 +1,46 @@
 """What the page remembers of one visitor: the picture looked at, and what of it is in focus.
 
-Frozen records that handlers replace; they live in `gr.State` and nowhere else.
+Records that live in `gr.State` and nowhere else. All are frozen but `Turn`, which stops an answer that
+nobody waits for any more.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, field
 from typing import Literal
 
 from explorer.records import Cell
 from explorer.session import View
 
+PATIENCE = 1.0
+"""Seconds that an answer may still run once the bench has changed: short ones are shown to their end."""
+
 Source = Literal["picture", "patch", "concept"]
+
+
+class Turn:
+    """The one answer in the making for a visitor; a newer one stops it."""
+
+    def __init__(self) -> None:
+        self._cancel = threading.Event()
+        self._since = 0.0
+
+    def begin(self) -> threading.Event:
+        """Stop the former answer; the event says when the new one is to stop in its turn."""
+        self._cancel.set()
+        self._cancel, self._since = threading.Event(), time.monotonic()
+        return self._cancel
+
+    def stop(self) -> None:
+        """Stop the answer in the making, if there is one."""
+        self._cancel.set()
+
+    def hurry(self, patience: float = PATIENCE) -> None:
+        """Stop the answer if it has been in the making for longer than `patience` seconds."""
+        if time.monotonic() - self._since > patience:
+            self._cancel.set()
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +48,7 @@ class Visit:
     """The picture on the page.
 
     view: how the session saw it; title: its name; photo: the picture as a data URI, small enough to show;
-    questions: what to ask of it; example: key of the example, "" for an upload.
+    questions: what to ask of it; example: key of the example, "" for an upload; turn: its answers.
     """
 
     view: View
@@ -27,6 +56,7 @@ class Visit:
     photo: str
     questions: tuple[str, ...] = ()
     example: str = ""
+    turn: Turn = field(default_factory=Turn)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ STAGE_TEMPLATE = """${value}
 <div class="tools">
   <label><input type="checkbox" data-raw> raw patches</label>
   <label><input type="checkbox" data-grid checked> grid</label>
-  <label>heat <input type="range" data-heat min="0" max="1" step="0.05" value="1" aria-label="Heat opacity"></label>
+  <label>heat <input type="range" data-heat min="0" max="1" step="0.05" value="1"></label>
 </div>"""
 
 
@@ -33,7 +33,6 @@ class Parts(NamedTuple):
     upload: gr.UploadButton
     concept: gr.Textbox
     find: gr.Button
-    pool: gr.Radio
     cards: gr.HTML
     prompt: gr.Textbox
     ask: gr.Button
@@ -66,17 +65,8 @@ def _neurons_column() -> dict[str, object]:
                 label="Find neurons for", placeholder="fork and knife", max_lines=1, container=False, scale=3
             )
             find = gr.Button("Find", size="sm", scale=0, min_width=64)
-            pool = gr.Radio(
-                [("mean", "mean"), ("max", "max")],
-                value="mean",
-                label="Pool the patches by",
-                container=False,
-                elem_id="pool",
-                scale=0,
-                min_width=120,
-            )
         cards = _html("cards", script="buttons.js")
-    return {"concept": concept, "find": find, "pool": pool, "cards": cards}
+    return {"concept": concept, "find": find, "cards": cards}
 
 
 def _answers_column() -> dict[str, object]:
@@ -97,7 +87,7 @@ def _answers_column() -> dict[str, object]:
         _html("bench-title", "<h2>Bench</h2>")
         bench = _html("bench", "", "bench.js", html_template='<div class="rows"></div>', marked=None)
         replace = gr.Checkbox(
-            label="Replace by the SAE's reconstruction (else only the change is added)",
+            label="Feed the SAE's reconstruction, as in the paper",
             elem_id="replace",
             container=False,
         )
@@ -127,21 +117,20 @@ def wire(page: gr.Blocks, parts: Parts, desk: Desk) -> None:
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     latest = {**quiet, "trigger_mode": "always_last"}
     quick = {**latest, "queue": False}
-    opened = [
-        *(p.visit, p.focus, p.said, p.stage, p.cards, p.shelf, p.notices, p.questions, p.prompt, p.bench)
-    ]
+    picture = [p.visit, p.focus, p.said, p.stage, p.cards]
+    opened = [*picture, p.shelf, p.notices, p.questions, p.prompt, p.bench]
     focused = [p.focus, p.stage, p.cards]
 
     steer = {"fn": desk.steer, "inputs": [p.visit, p.said, p.bench, p.replace]}
     steer |= {"outputs": [p.baseline, p.steered], "concurrency_limit": 1, "concurrency_id": "steer"}
     asked = {"fn": desk.ask, "inputs": [p.visit, p.prompt], "outputs": [p.baseline, p.questions, p.said]}
 
-    moves = [p.bench.input(**steer, **latest), p.replace.input(**steer, **latest)]
-    answers = []
+    for moved in (p.bench.input, p.replace.input):
+        moved(**steer, **latest)
+        moved(desk.hurry, p.visit, None, **quick)
 
     def then_answer(event: gr.events.Dependency) -> None:
-        first = event.success(**asked, **quiet)
-        answers.extend([first, first.success(**steer, **quiet)])
+        event.success(**asked, **latest).success(**steer, **latest)
 
     here = [p.visit, p.bench]
     then_answer(page.load(desk.start, None, opened, **quiet))
@@ -149,13 +138,11 @@ def wire(page: gr.Blocks, parts: Parts, desk: Desk) -> None:
     then_answer(p.upload.upload(desk.open_upload, [*here, p.upload], opened, **latest))
     then_answer(p.questions.ask(desk.choose_question, p.visit, p.prompt, **quick))
     for trigger in (p.prompt.submit, p.ask.click):
-        then_answer(trigger(lambda: None, None, None, **quick))
-    for stop in (p.shelf.example, p.upload.upload, p.questions.ask, p.prompt.submit, p.ask.click):
-        stop(None, None, None, cancels=[*answers, *moves], **quiet)
+        then_answer(trigger(desk.stop, p.visit, None, **quick))
 
     p.stage.patch(desk.pick_patch, p.visit, [*focused, p.bench], **quick)
-    for back in (p.stage.back, p.cards.back, p.pool.input):
-        back(desk.whole_picture, [p.visit, p.pool], [*focused, p.bench], **quick)
+    for back in (p.stage.back, p.cards.back, p.cards.pool):
+        back(desk.whole_picture, p.visit, [*focused, p.bench], **quick)
     p.cards.pick(desk.pick_neuron, [p.visit, p.focus], focused, **quick)
     p.cards.put(desk.put, [p.visit, p.bench], p.bench, **quick)
     for trigger in (p.concept.submit, p.find.click):

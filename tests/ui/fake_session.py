@@ -1,0 +1,86 @@
+"""A session without a model: four by four patches, ten neurons, answers made of words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from explorer.errors import StoreError
+from explorer.images import load_image
+from explorer.records import Box, Edit, Exemplar, Found, Grid, NeuronSummary
+from explorer.sae import SparseCodes
+from explorer.session import View
+from explorer.ui.heat import heat_rgba, png
+
+NEURONS = 10
+ROWS = COLS = 4
+
+
+def make_view(image: Image.Image | None = None) -> View:
+    """Neuron 3 fires at patch (1, 2) with 2.0 and at (0, 0) with 1.0, neuron 5 at (1, 2) with 0.5."""
+    image = image or Image.new("RGB", (80, 40), "orange")
+    width, height = image.size
+    codes = SparseCodes(torch.tensor([0, 6, 6]), torch.tensor([3, 3, 5]), torch.tensor([1.0, 2.0, 0.5]))
+    grid = Grid(ROWS, COLS, width, height, Box(0, 0, width, height))
+    return View(image, grid, 0.1, NEURONS, torch.zeros(ROWS * COLS, 2), codes)
+
+
+def make_exemplar(neuron: int, rank: int) -> Exemplar:
+    """An exemplar whose thumbnail is a small PNG."""
+    patches = np.zeros((ROWS, COLS), np.float32)
+    patches[rank % ROWS, 1] = 3.0 - rank / 10
+    name = f"scene {rank}"
+    return Exemplar(
+        neuron, rank, 3.0 - rank / 10, name, name, png(heat_rgba(patches)), patches, ("dog", "cake")
+    )
+
+
+@dataclass
+class FakeSession:
+    """Answers "a cake and a fork"; any edit takes the fork away. asked: the (prompt, edits, replace) seen."""
+
+    has_store: bool = True
+    known: bool = True
+    asked: list[tuple[str | None, Sequence[Edit], bool]] = field(default_factory=list)
+    block: int = 4
+
+    def __post_init__(self) -> None:
+        self.lvlm = SimpleNamespace(model_id="fake@0", default_prompt="Describe the image.")
+        self.sae = SimpleNamespace(n_neurons=NEURONS)
+        self.store = SimpleNamespace(manifest=SimpleNamespace(n_images=12)) if self.has_store else None
+
+    def look(self, image: object) -> View:
+        return make_view(load_image(image))  # type: ignore[arg-type]
+
+    def stream(
+        self,
+        view: View,
+        prompt: str | None = None,
+        edits: Sequence[Edit] = (),
+        replace: bool = False,
+        max_new_tokens: int = 64,
+        cancel: object = None,
+    ) -> Iterator[str]:
+        self.asked.append((prompt, edits, replace))
+        words = ("a cake" if edits or replace else "a cake and a fork").split()
+        return (" ".join(words[: i + 1]) for i in range(len(words)))
+
+    def exemplars(self, neuron: int) -> list[Exemplar]:
+        return [make_exemplar(neuron, rank) for rank in range(16)]
+
+    def summaries(self, neurons: Sequence[int]) -> dict[int, NeuronSummary]:
+        label = {3: "fork_and_knife"}
+        return {n: NeuronSummary(n, 0.25, 0.1, 1.0, 4.0, label.get(n, ""), 0.9) for n in neurons}
+
+    def find(self, concept: str, k: int = 3) -> list[Found]:
+        return [Found(3, "fork_and_knife", 2.0, 0.9)][:k] if concept == "fork and knife" else []
+
+    def familiar(self, view: View) -> bool:
+        if self.store is None:
+            raise StoreError("this session has no store of exemplars; build one with: python -m index build")
+        return self.known

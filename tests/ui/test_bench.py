@@ -1,0 +1,121 @@
+"""The bench: what a browser may send, and which edits come of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from explorer.errors import ExplorerError
+from explorer.records import Box, Cell, Grid
+from explorer.session import View
+from explorer.ui import bench
+from tests.ui.fake_session import NEURONS, make_view
+
+VIEW = make_view()
+
+
+def test_a_neuron_comes_untouched_and_is_no_edit() -> None:
+    row = bench.new_row(3, "fork", VIEW)
+    assert (row.value, row.rest, row.region) == (None, 2.0, "active")
+    assert bench.new_row(9, "nine", VIEW).region == "all", "it fires nowhere, so it could never act"
+    assert bench.edits([row], VIEW.grid) == []
+
+
+def test_rows_survive_the_way_to_the_browser_and_back() -> None:
+    rows = [
+        bench.Row(3, "fork", 2.0, -30.0, "set", "all"),
+        bench.Row(5, "dog", 0.5, 1.5, "scale", "patch", Cell(1, 2)),
+    ]
+    assert bench.parse(bench.dump(rows), VIEW) == rows
+
+
+def test_edits_follow_mode_and_region() -> None:
+    rows = [
+        bench.Row(3, "", 2.0, -30.0, "set", "active"),
+        bench.Row(4, "", 0.0, 5.0, "add", "all"),
+        bench.Row(5, "", 0.5, 0.0, "scale", "patch", Cell(1, 2)),
+    ]
+    first, second, third = bench.edits(rows, VIEW.grid)
+    assert (first.neuron, first.value, first.mode, first.patches) == (3, -30.0, "set", "active")
+    assert (second.mode, second.patches) == ("add", None)
+    assert third.patches.shape == (4, 4) and third.patches.sum() == 1 and third.patches[1, 2]
+
+
+def test_the_bench_takes_each_neuron_once_and_eight_in_all() -> None:
+    rows = []
+    for neuron in range(bench.MOST_ROWS):
+        rows = bench.add(rows, bench.Row(neuron, "", 0.0))
+    assert bench.add(rows, bench.Row(0, "again", 0.0)) == rows
+    with pytest.raises(ExplorerError, match="full"):
+        bench.add(rows, bench.Row(9, "", 0.0))
+
+
+def test_rows_follow_to_another_picture() -> None:
+    small = View(
+        VIEW.image,
+        Grid(2, 2, 80, 40, Box(0, 0, 80, 40)),
+        0.1,
+        NEURONS,
+        VIEW.hidden,
+        VIEW.codes._replace(
+            tokens=VIEW.codes.tokens[:1], neurons=VIEW.codes.neurons[:1], values=VIEW.codes.values[:1]
+        ),
+    )
+    rows = [bench.Row(3, "fork", 2.0, -30.0), bench.Row(5, "dog", 0.5, 1.0, region="patch", patch=Cell(3, 3))]
+    first, second = bench.moved_to(rows, small)
+    assert (first.value, first.rest) == (-30.0, 1.0)
+    assert (second.region, second.patch) == ("all", None)
+
+
+GOOD = {"neuron": 3, "name": "x", "rest": 1.0, "value": 2.0, "mode": "set", "region": "all", "patch": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"neuron": NEURONS}, "neuron 10 does not exist"),
+        ({"neuron": -1}, "does not exist"),
+        ({"neuron": True}, "does not exist"),
+        ({"neuron": "3"}, "does not exist"),
+        ({"neuron": 1e400}, "does not exist"),
+        ({"value": float("nan")}, "not a number"),
+        ({"value": "9"}, "not a number"),
+        ({"value": 1e9}, "not a number"),
+        ({"mode": "explode"}, "mode"),
+        ({"region": []}, "region"),
+        ({"region": "patch"}, "click a patch"),
+        ({"region": "patch", "patch": [9, 0]}, "patch row"),
+        ({"patch": "aa"}, "pair"),
+        ({"name": 7}, "not a text"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_plain_words(change: dict, words: str) -> None:
+    with pytest.raises(ExplorerError, match=words):
+        bench.parse(json.dumps([{**GOOD, **change}]), VIEW)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '"x"', json.dumps([GOOD] * 9)])
+def test_what_is_no_bench_is_refused(text: str) -> None:
+    with pytest.raises(ExplorerError, match="bench"):
+        bench.parse(text, VIEW)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*GOOD, "zzz"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_parses_or_is_refused(data: object) -> None:
+    try:
+        rows = bench.parse(json.dumps(data), VIEW)
+    except ExplorerError:
+        return
+    bench.edits(rows, VIEW.grid)
