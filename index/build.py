@@ -19,13 +19,15 @@ from PIL import Image
 from explorer.errors import ExplorerError, SourceError
 from explorer.records import Grid, NeuronSummary
 from explorer.sae import SAE
+from explorer.session import site_block
 from explorer.store import Manifest, StoreWriter, atomic
 from explorer.store.maps import pack
 from explorer.store.pending import Pending, PendingImage
 from explorer.store.writer import ConceptRow, ExemplarRow, ImageRow, SkippedRow
 from explorer.vlm.base import LVLM
-from index.activations import Encoded, batches, encode, site_block
-from index.labels import ConceptEvidence, best_labels, concept_rows, precisions, rank_scores
+from index.activations import Encoded, batches, encode
+from index.choosing import ObjectSample, complementary
+from index.labels import PER_CONCEPT, ConceptEvidence, best_labels, concept_rows, precisions, rank_scores
 from index.scores import POOLINGS, Pooling, pool
 from index.sources import Picture, Source, list_hash
 from index.statistics import Statistics
@@ -76,6 +78,7 @@ class _Pass:
         self.pending = pending
         self.statistics = Statistics(n_neurons)
         self.evidence = ConceptEvidence(concepts, n_neurons) if concepts else None
+        self.sample = ObjectSample(concepts)
         self.skipped: list[SkippedRow] = []
         self.top: TopImages | None = None
         self.grid: Grid | None = None
@@ -111,6 +114,7 @@ class _Pass:
         self.statistics.take(scores, fvu)
         if self.evidence is not None and (truth := picture.truth(grid.rows, grid.cols)) is not None:
             self.evidence.take(codes, truth)
+            self.sample.take(picture.image_id, codes, truth)
 
 
 def build(
@@ -239,7 +243,11 @@ def _meaning(
         labels = best_labels(scores, shares)
         names = [source.concepts[c] if c >= 0 else "" for c in labels.concept]
         precision = labels.precision
-        concepts = concept_rows(source.concepts, facts, scores, shares)
+        chosen = [
+            complementary(objects, facts.selectivity[c], PER_CONCEPT)
+            for c, objects in enumerate(state.sample.kept)
+        ]
+        concepts = concept_rows(source.concepts, facts, chosen, shares)
     rows = zip(*state.statistics.facts(), names, precision, strict=True)
     summaries = [
         NeuronSummary(neuron, float(fires), float(in_top), float(mean), float(peak), name, float(share))

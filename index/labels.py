@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from explorer.store.writer import ConceptRow
+from index.choosing import Chosen
 from index.scores import ImageCodes
 from index.sources import PatchTruth
 from index.statistics import exact
@@ -24,13 +25,15 @@ class ConceptFacts(NamedTuple):
 
     on_mean: mean activation over the concept's patches; off_mean: over all other patches;
     firing: share of the concept's patches where the neuron fires; reach: share of the concept's objects
-    with at least one patch on which the neuron fires on some patch.
+    with at least one patch on which the neuron fires on some patch; selectivity: share of the neuron's
+    whole activation that falls on the concept's patches.
     """
 
     on_mean: np.ndarray
     off_mean: np.ndarray
     firing: np.ndarray
     reach: np.ndarray
+    selectivity: np.ndarray
 
 
 class Labels(NamedTuple):
@@ -41,13 +44,12 @@ class Labels(NamedTuple):
 
 
 def rank_scores(facts: ConceptFacts) -> np.ndarray:
-    """How well each neuron stands for each concept, [C, F]; 0 or less means not at all.
+    """How well each neuron alone stands for each concept, [C, F], between 0 and 1.
 
-    The lift of the mean activation on the concept's patches over elsewhere, times the share of the
-    concept's objects that make the neuron fire: a neuron for one colour or one pose of a thing is
-    strong on a few objects only, and suppressing it would leave the others.
+    The share of the concept's patches where it fires, times the share of its activation that falls there:
+    1 for a neuron that fires on all patches of the concept and nowhere else.
     """
-    return (facts.on_mean - facts.off_mean) * facts.reach
+    return facts.firing * facts.selectivity
 
 
 class ConceptEvidence:
@@ -92,8 +94,13 @@ class ConceptEvidence:
         on = np.maximum(self.on_patches, 1)[:, None]
         off = np.maximum(self.patches - self.on_patches, 1)[:, None]
         objects = np.maximum(self.objects, 1)[:, None]
+        selectivity = self.on_total / np.where(self.total > 0, self.total, 1.0)
         return ConceptFacts(
-            self.on_total / on, (self.total - self.on_total) / off, self.on_fires / on, self.reached / objects
+            self.on_total / on,
+            (self.total - self.on_total) / off,
+            self.on_fires / on,
+            self.reached / objects,
+            selectivity,
         )
 
 
@@ -119,15 +126,13 @@ def best_labels(scores: np.ndarray, precision: np.ndarray) -> Labels:
 def concept_rows(
     concepts: Sequence[str],
     facts: ConceptFacts,
-    scores: np.ndarray,
+    chosen: Sequence[Sequence[Chosen]],
     precision: np.ndarray,
-    keep: int = PER_CONCEPT,
 ) -> list[ConceptRow]:
-    """The best neurons of each concept, best first; of equal scores the lower neuron goes first."""
+    """The chosen neurons of each concept, in the order in which they were chosen."""
     rows = []
     for c, concept in enumerate(concepts):
-        order = np.argsort(-scores[c], kind="stable")[:keep]
-        for rank, neuron in enumerate(order[scores[c, order] > 0]):
-            measured = (table[c, neuron] for table in (scores, precision, *facts))
-            rows.append(ConceptRow(concept, rank, int(neuron), *map(float, measured)))
+        for rank, (neuron, gain) in enumerate(chosen[c]):
+            measured = (table[c, neuron] for table in (precision, *facts[:4]))
+            rows.append(ConceptRow(concept, rank, neuron, gain, *map(float, measured)))
     return rows

@@ -21,6 +21,8 @@ from explorer.world.scene import TRAIN_SIZE, Scene, draw
 
 IGNORE = -100
 FIRST_TRAINING_SEED = 1_000_000
+ROW = 128
+"""Tokens of a packed row: one shape for every batch, so that a compiled model is compiled once."""
 _SURE, _CLEAR = 0.4, 0.1
 
 
@@ -83,7 +85,7 @@ class Packer:
         self.first_position = len(self.prefix) + patches
 
     def pack(self, questions: list[Question]) -> dict[str, list]:
-        """Rows text, turn, position, label, weight of all turns, one after the other."""
+        """Rows text, turn, position, label, weight of all turns, one after the other, up to ROW tokens."""
         row: dict[str, list] = {"text": [], "turn": [], "position": [], "label": [], "weight": []}
         for number, asked in enumerate(questions):
             ids = self.tokenizer(
@@ -91,6 +93,8 @@ class Packer:
             )["input_ids"]
             head, tail = ids
             words = head + tail
+            if len(row["text"]) + len(words) > ROW:
+                break
             silent = len(head) - 1
             row["text"] += words
             row["turn"] += [number] * len(words)
@@ -105,12 +109,10 @@ _FILL = {"text": 0, "turn": -1, "position": 0, "label": IGNORE, "weight": 0.0}
 
 
 def collate(scenes: list[Scene], packed: list[dict[str, list]], grid: int) -> Batch:
-    """Stack scenes and their packed turns; rows are padded to a multiple of 16 tokens."""
+    """Stack scenes and their packed turns; rows are padded to ROW tokens."""
     dense = [dense_labels(scene, grid) for scene in scenes]
-    longest = max(len(row["text"]) for row in packed)
-    longest += -longest % 16
     rows = {
-        key: torch.tensor([row[key] + [fill] * (longest - len(row[key])) for row in packed])
+        key: torch.tensor([row[key] + [fill] * (ROW - len(row[key])) for row in packed])
         for key, fill in _FILL.items()
     }
     stacked = {key: torch.from_numpy(np.stack([d[key] for d in dense])) for key in dense[0]}

@@ -90,7 +90,7 @@ def describe(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("describe", prompt, scene.caption)
 
 
-def training_questions(scene: Scene, rng: np.random.Generator, yes_no: int = 6) -> list[Question]:
+def training_questions(scene: Scene, rng: np.random.Generator, yes_no: int = 4) -> list[Question]:
     """One description, balanced yes/no questions, up to two colours and up to two counts."""
     present = [kind.concept for kind in scene.kinds]
     asked = [describe(scene, rng)]

@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="faster on a CPU; needs a C++ compiler")
     args = parser.parse_args()
     log = args.out / "log.jsonl"
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
-"""Trains the embedded LVLM from scratch in three stages, with checkpoints.
+"""Trains the embedded LVLM from scratch in four stages, with checkpoints.
 
 1. tower: each patch learns to tell the object that covers it (concept, colour, place, count);
 2. readout: the projector and the language model learn to talk about what the frozen tower sees;
-3. joint: everything together, the dense task kept as an auxiliary loss.
+3. joint: everything together, the dense task kept as an auxiliary loss;
+4. polish: the language side alone again, its learning rate going to zero.
 Only the blocks that the LVLM reads (vision_feature_layer -2) are run and trained.
 """
 
@@ -31,14 +32,24 @@ GRID = TRAIN_SIZE // PATCH
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training: steps, peak learning rates of tower and language side, what is trained."""
+    """One stage of training.
+
+    tower, language: learning rates (start, end) of the two sides, with a cosine between; a side of
+    rate 0 is frozen. dense: weight of the dense loss; talk: whether the language loss counts.
+    """
 
     name: str
     steps: int
-    lr_tower: float
-    lr_language: float
+    tower: tuple[float, float]
+    language: tuple[float, float]
     dense: float
     talk: bool
+
+    def rate(self, side: str, step: int) -> float:
+        """The learning rate of a side at a step: a short linear warm-up, then the cosine."""
+        start, end = self.tower if side == "tower" else self.language
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / 100) * (end + (start - end) * cosine)
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class TrainConfig:
 
     out: folder of checkpoints, log and the finished model; batch: scenes per step; workers:
     drawing processes; device: "cpu" or "cuda"; scale: multiplies the steps of every stage;
-    save_every: steps between checkpoints.
+    save_every: steps between checkpoints; compile: compile the language model (needs a C++ compiler).
     """
 
     out: Path
@@ -57,6 +68,7 @@ class TrainConfig:
     scale: float = 1.0
     save_every: int = 200
     seed: int = 0
+    compile: bool = False
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in order."""
@@ -65,9 +77,10 @@ class TrainConfig:
             return max(1, round(steps * self.scale))
 
         return (
-            Stage("tower", n(2400), 1.2e-3, 0.0, 1.0, False),
-            Stage("readout", n(900), 0.0, 1.5e-3, 0.0, True),
-            Stage("joint", n(2200), 5e-4, 1e-3, 0.25, True),
+            Stage("tower", n(2400), (1.2e-3, 4e-5), (0.0, 0.0), 1.0, False),
+            Stage("readout", n(500), (0.0, 0.0), (1.5e-3, 1e-3), 0.0, True),
+            Stage("joint", n(650), (5e-4, 2e-5), (1e-3, 1e-3), 0.25, True),
+            Stage("polish", n(1000), (0.0, 0.0), (1e-3, 2e-5), 0.0, True),
         )
 
 
@@ -166,6 +179,8 @@ class Trainer:
             AttentionInterface.register("short_softmax", short_softmax_attention)
             AttentionMaskInterface.register("short_softmax", eager_mask)
             self.model.set_attn_implementation("short_softmax")
+        if config.compile:
+            self.model.model.language_model.compile(dynamic=False)
         self.heads = Heads(self.model.config.vision_config.hidden_size).to(config.device)
         self.packer = Packer(self.tokenizer, GRID * GRID)
         self.prefix_ids = torch.tensor([self.packer.prefix], device=config.device)
@@ -211,7 +226,7 @@ class Trainer:
         facts: dict[str, float] = {}
         total = torch.zeros((), device=device)
         with torch.autocast(device, torch.bfloat16):
-            with torch.set_grad_enabled(stage.lr_tower > 0):
+            with torch.set_grad_enabled(stage.tower[0] > 0):
                 hidden = see(self.model, batch.pixels)
             if stage.dense:
                 loss, right = self.heads.loss(hidden[:, 1:], batch)
@@ -229,10 +244,8 @@ class Trainer:
         batches = loader(self.packer, config.batch, GRID, self.drawn, stage.talk, config.workers)
         since, began, sums = self.step, time.perf_counter(), {}
         while self.step < stage.steps:
-            warm = min(1.0, (self.step + 1) / 200)
-            decay = 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * self.step / stage.steps))
             for group in self.optimizer.param_groups:
-                group["lr"] = warm * decay * (stage.lr_tower if group["side"] == "tower" else stage.lr_language)
+                group["lr"] = stage.rate(group["side"], self.step)
             loss, facts = self.losses(stage, next(batches))
             loss.backward()
             for group in self.optimizer.param_groups:

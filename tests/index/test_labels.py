@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from index.choosing import Chosen
 from index.labels import (
     ConceptEvidence,
     ConceptFacts,
@@ -64,21 +65,25 @@ def test_evidence_equals_plain_loops(images: list[tuple]) -> None:
         np.testing.assert_allclose(facts.off_mean[c], mean(off[c]))
         np.testing.assert_allclose(facts.firing[c], mean([row > 0 for row in on[c]]))
         np.testing.assert_allclose(facts.reach[c], mean(hits[c]))
+        whole = np.sum([*on[c], *off[c]], axis=0, dtype=np.float64)
+        part = np.sum(on[c], axis=0, dtype=np.float64) if on[c] else np.zeros(F)
+        np.testing.assert_allclose(facts.selectivity[c] * whole, part, atol=1e-9)
 
 
-def test_ranking_prefers_lift_and_reach() -> None:
+def test_ranking_prefers_neurons_that_fire_on_all_of_it_and_nowhere_else() -> None:
     facts = ConceptFacts(
-        on_mean=np.array([[5.0, 5.0, 5.0, 0.0]]),
+        on_mean=np.array([[5.0, 5.0, 9.0, 0.0]]),
         off_mean=np.array([[0.0, 0.0, 6.0, 0.0]]),
         firing=np.array([[1.0, 0.5, 1.0, 0.0]]),
         reach=np.array([[1.0, 0.5, 1.0, 0.0]]),
+        selectivity=np.array([[0.9, 1.0, 0.1, 0.0]]),
     )
-    scores = rank_scores(facts)
-    assert scores.argsort()[0].tolist() == [2, 3, 1, 0]
-    rows = concept_rows(["cake"], facts, scores, np.full((1, 4), 0.5))
-    assert [(row.neuron, row.rank, row.score) for row in rows] == [(0, 0, 5.0), (1, 1, 2.5)]
-    assert rows[1] == ("cake", 1, 1, 2.5, 0.5, 5.0, 0.0, 0.5, 0.5)
-    assert len(concept_rows(["cake"], facts, scores, np.ones((1, 4)), keep=1)) == 1
+    assert (-rank_scores(facts)).argsort()[0].tolist() == [0, 1, 2, 3]
+    rows = concept_rows(["cake"], facts, [[Chosen(1, 0.75), Chosen(0, 0.5)]], np.full((1, 4), 0.5))
+    assert rows == [
+        ("cake", 0, 1, 0.75, 0.5, 5.0, 0.0, 0.5, 0.5),
+        ("cake", 1, 0, 0.5, 0.5, 5.0, 0.0, 1.0, 1.0),
+    ]
 
 
 def test_precision_counts_over_the_exemplars_there_are() -> None:

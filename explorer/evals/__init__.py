@@ -1,0 +1,1 @@
+"""Measurements of the whole product on scenes whose truth is known. One command each."""

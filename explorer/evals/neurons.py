@@ -1,0 +1,170 @@
+"""Do the neurons mean something, and do they steer? `python -m explorer.evals.neurons`.
+
+On unseen drawn scenes: how many concepts have a neuron whose exemplars show them; how often
+suppressing an object's neurons removes its mention and leaves the others; how often raising a
+concept's neurons inserts it; and which neurons are always on. The neurons are those of
+`session.find`, so that the figures are those of the product's own ranking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from explorer.errors import ExplorerError
+from explorer.records import Edit
+from explorer.session import Session, View
+from explorer.world import CONCEPTS, Scene, draw, mentions, phrase
+
+EXEMPLARS = 16
+MEANINGFUL = 14
+
+
+@dataclass(frozen=True)
+class NeuronsConfig:
+    """scenes: unseen ordinary scenes from first_seed on; neurons: most neurons per concept;
+    suppress, insert: the values that they are set to; region: "active" or "all" patches when
+    suppressing (inserting acts on all patches); per_scene: concepts inserted per scene; batch:
+    edited pictures answered at a time; model, sae, store: None for the embedded ones."""
+
+    scenes: int = 200
+    first_seed: int = 20_000
+    neurons: int = 3
+    suppress: float = -10.0
+    insert: float = 10.0
+    region: str = "active"
+    per_scene: int = 2
+    batch: int = 64
+    model: str | None = None
+    sae: str | None = None
+    store: str | None = None
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.region not in ("active", "all"):
+            raise ExplorerError(f"unknown region {self.region!r}; use 'active' or 'all'")
+        if not -100 <= self.suppress <= 0:
+            raise ExplorerError(f"suppress must lie in [-100, 0], not {self.suppress}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One edited picture: the scene's place in the list, the concept, its edits."""
+
+    scene: int
+    concept: str
+    edits: tuple[Edit, ...]
+
+
+def caption_all(session: Session, views: Sequence[View], trials: Sequence[Trial], batch: int) -> list[str]:
+    """The captions of all edited pictures, answered `batch` at a time."""
+    texts: list[str] = []
+    for start in range(0, len(trials), batch):
+        part = trials[start : start + batch]
+        texts += session.answers([(views[trial.scene], trial.edits) for trial in part])
+    return texts
+
+
+def neurons_of(session: Session, concept: str, config: NeuronsConfig) -> list[int]:
+    """The product's own choice of neurons for a concept."""
+    return [found.neuron for found in session.find(concept, config.neurons)]
+
+
+def meaning(session: Session) -> dict:
+    """For how many concepts some neuron has at least 14 of 16 exemplars that show it."""
+    best = {
+        concept: max((found.precision for found in session.find(concept, 32)), default=0.0) for concept in CONCEPTS
+    }
+    good = [concept for concept, share in best.items() if share >= MEANINGFUL / EXEMPLARS]
+    return {
+        "concepts_with_a_neuron": len(good) / len(CONCEPTS),
+        "without": {concept: round(best[concept], 3) for concept in CONCEPTS if concept not in good},
+    }
+
+
+def suppression(session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig) -> dict:
+    """Suppress each named object's neurons in turn: is it gone, do the others stay?"""
+    baseline = caption_all(session, views, [Trial(i, "", ()) for i in range(len(views))], config.batch)
+    region = "active" if config.region == "active" else None
+    trials = [
+        Trial(i, c, tuple(Edit(n, config.suppress, "set", region) for n in neurons_of(session, c, config)))
+        for i, text in enumerate(baseline)
+        for c in mentions(text)
+    ]
+    texts = caption_all(session, views, trials, config.batch)
+    gone, kept, others = 0, 0, 0
+    survived: dict[str, list[bool]] = {concept: [] for concept in CONCEPTS}
+    for trial, text in zip(trials, texts, strict=True):
+        said, rest = set(mentions(text)), set(mentions(baseline[trial.scene])) - {trial.concept}
+        gone += trial.concept not in said
+        survived[trial.concept].append(trial.concept in said)
+        kept, others = kept + len(rest & said), others + len(rest)
+    rates = {c: float(np.mean(v)) for c, v in survived.items() if v}
+    stubborn = {c: round(rate, 2) for c, rate in sorted(rates.items(), key=lambda item: -item[1]) if rate > 0.2}
+    return {"mentions": len(trials), "removed": gone / len(trials), "others_kept": kept / others, "stubborn": stubborn}
+
+
+def insertion(session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig) -> dict:
+    """Raise the neurons of concepts that a scene lacks: are they named?"""
+    trials = []
+    for i, scene in enumerate(scenes):
+        rng = np.random.default_rng([41, scene.seed])
+        absent = sorted(set(CONCEPTS) - {thing.concept for thing in scene.objects})
+        for concept in rng.choice(absent, config.per_scene, replace=False):
+            found = neurons_of(session, str(concept), config)
+            trials.append(Trial(i, str(concept), tuple(Edit(n, config.insert) for n in found)))
+    texts = caption_all(session, views, trials, config.batch)
+    named = [trial.concept in mentions(text) for trial, text in zip(trials, texts, strict=True)]
+    missed = sorted({phrase(t.concept) for t, hit in zip(trials, named, strict=True) if not hit})
+    return {"scenes": len(trials), "inserted": float(np.mean(named)), "missed": missed}
+
+
+def always_on(session: Session) -> dict:
+    """Neurons in the image-level top-20 of at least a given share of the indexed images."""
+    assert session.store is not None
+    return {str(share): session.store.always_on(share) for share in (1.0, 0.99, 0.9, 0.5)}
+
+
+def run(config: NeuronsConfig) -> dict:
+    """All figures of one configuration."""
+    session = Session.open(config.model, config.sae, config.store)
+    scenes = [draw(config.first_seed + i) for i in range(config.scenes)]
+    with torch.inference_mode():
+        views = [session.look(scene.image) for scene in scenes]
+    return {
+        "config": {key: str(value) for key, value in asdict(config).items()},
+        "variance_explained": 1 - float(np.mean([view.fvu for view in views])),
+        "meaning": meaning(session),
+        "suppression": suppression(session, scenes, views, config),
+        "insertion": insertion(session, scenes, views, config),
+        "always_on": always_on(session),
+    }
+
+
+def main() -> None:
+    """Parse arguments, measure, print and save the report."""
+    parser = argparse.ArgumentParser(prog="python -m explorer.evals.neurons", description=__doc__)
+    defaults = NeuronsConfig()
+    for name, kind in (("scenes", int), ("first_seed", int), ("neurons", int), ("per_scene", int), ("batch", int)):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(defaults, name))
+    parser.add_argument("--suppress", type=float, default=defaults.suppress)
+    parser.add_argument("--insert", type=float, default=defaults.insert)
+    parser.add_argument("--region", choices=("active", "all"), default=defaults.region)
+    for name in ("model", "sae", "store"):
+        parser.add_argument(f"--{name}", default=None)
+    parser.add_argument("--out", type=Path, default=None)
+    config = NeuronsConfig(**vars(parser.parse_args()))
+    text = json.dumps(run(config), indent=1)
+    print(text)
+    if config.out:
+        config.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
