@@ -77,6 +77,10 @@ class LVLM(Protocol):
         """The greedy answer to image features [N, D]; `on_text` hears it grow; cut short if cancelled."""
         ...
 
+    def generate_many(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> list[str]:
+        """The greedy answers to one prompt about several pictures, features [B, N, D], in one batch."""
+        ...
+
     def stream(
         self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
     ) -> Iterator[str]:

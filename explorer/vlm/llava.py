@@ -113,7 +113,14 @@ class Llava:
             return ""
         inputs = self._tokens(prompt, len(features), max_new_tokens)
         ready = BaseModelOutputWithPooling(pooler_output=[features])
-        return self._run(inputs, max_new_tokens, cancel, on_text, mm_encoder_outputs={"image": ready})
+        return self._run(inputs, max_new_tokens, cancel, on_text, mm_encoder_outputs={"image": ready})[0]
+
+    def generate_many(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> list[str]:
+        """The greedy answers to one prompt about several pictures, features [B, N, D], in one batch."""
+        inputs = self._tokens(prompt, features.shape[1], max_new_tokens)
+        inputs = {name: value.expand(len(features), -1) for name, value in inputs.items()}
+        ready = BaseModelOutputWithPooling(pooler_output=list(features))
+        return self._run(inputs, max_new_tokens, None, None, mm_encoder_outputs={"image": ready})
 
     def stream(
         self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
@@ -130,7 +137,7 @@ class Llava:
         text = self.prompt_text(prompt)
         inputs = self.processor(images=[image], text=[text], return_tensors="pt").to(self.model.device)
         pixels = inputs.pop("pixel_values").to(self.model.dtype)
-        return self._run(dict(inputs), max_new_tokens, None, None, pixel_values=pixels)
+        return self._run(dict(inputs), max_new_tokens, None, None, pixel_values=pixels)[0]
 
     def prompt_text(self, prompt: str) -> str:
         """The prompt in the model's own form, with one image token. Raises ModelError if it has its own."""
@@ -165,8 +172,8 @@ class Llava:
         cancel: Cancel | None,
         on_text: Callable[[str], None] | None,
         **image: object,
-    ) -> str:
-        """Greedy generation after `inputs`; the new text."""
+    ) -> list[str]:
+        """Greedy generation after `inputs`; the new text of each row."""
         tokenizer, settings = self.processor.tokenizer, self.model.generation_config
         pad = next(
             (
@@ -189,7 +196,7 @@ class Llava:
             stopping_criteria=None if cancel is None else [StopWhen(cancel)],
             streamer=None if on_text is None else TextGrowth(self._text, on_text),
         )
-        return self._text(output[0, inputs["input_ids"].shape[1] :].tolist())
+        return [self._text(row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 
     def _text(self, tokens: list[int]) -> str:
         return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
