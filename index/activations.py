@@ -10,12 +10,10 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from explorer.errors import SAEError
 from explorer.records import Grid
-from explorer.sae import SAE, SparseCodes
+from explorer.sae import SAE
+from explorer.sae.quality import unexplained
 from explorer.vlm.base import LVLM
 from index.scores import ImageCodes
 from index.sources import Picture
@@ -28,25 +26,6 @@ class Encoded(NamedTuple):
     grid: Grid
     codes: ImageCodes
     fvu: float
-
-
-def site_block(lvlm: LVLM, sae: SAE) -> int:
-    """The block that the SAE reads: the one it names, else the one the model reads.
-
-    Raises SAEError when the SAE does not fit the model there.
-    """
-    block = lvlm.read_block if sae.site_block is None else sae.site_block
-    if block > lvlm.read_block:
-        raise SAEError(
-            f"the SAE is for block {block}, but {lvlm.model_id} reads block {lvlm.read_block}: "
-            "what comes later never reaches the text"
-        )
-    if lvlm.width(block) != sae.width:
-        raise SAEError(
-            f"the SAE takes vectors of width {sae.width}, but block {block} of {lvlm.model_id} "
-            f"gives {lvlm.width(block)}"
-        )
-    return block
 
 
 def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
@@ -78,20 +57,3 @@ def encode(lvlm: LVLM, sae: SAE, block: int, pictures: Sequence[Picture]) -> lis
         )
         for i, (picture, item, start, end) in enumerate(zip(pictures, prepared, ends, ends[1:], strict=False))
     ]
-
-
-def reconstruct(sae: SAE, codes: SparseCodes, n_tokens: int) -> Tensor:
-    """The SAE's reconstruction [T, d] from sparse activations, without a dense [T, F] in between."""
-    starts = torch.searchsorted(codes.tokens, torch.arange(n_tokens, device=codes.tokens.device))
-    summed = functional.embedding_bag(
-        codes.neurons, sae.W_dec, starts, mode="sum", per_sample_weights=codes.values.to(sae.W_dec.dtype)
-    )
-    return summed + sae.b_dec
-
-
-def unexplained(sae: SAE, patches: Tensor, codes: SparseCodes) -> list[float]:
-    """For each image of patches [B, T, d]: squared error over the squared distance to the image's mean."""
-    flat = patches.reshape(-1, patches.shape[-1])
-    error = (flat - reconstruct(sae, codes, len(flat))).square().reshape(patches.shape).sum(dim=(1, 2))
-    spread = (patches - patches.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
-    return (error / spread.clamp_min(torch.finfo(spread.dtype).tiny)).tolist()

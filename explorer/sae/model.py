@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from explorer.errors import SAEError
 from explorer.sae import files
@@ -188,6 +189,15 @@ class SAE(nn.Module):
         none = torch.zeros(0, dtype=torch.int64, device=self.b_enc.device)
         empty = SparseCodes(none, none, none.float())
         return SparseCodes(*(torch.cat(column) for column in zip(empty, *parts, strict=True)))
+
+    @torch.no_grad()
+    def decode_sparse(self, codes: SparseCodes, n_tokens: int) -> Tensor:
+        """Vectors x_hat [n_tokens, d] of sparse activations, on their device; no dense [T, F] in between."""
+        rows = self.W_dec
+        starts = torch.searchsorted(codes.tokens, torch.arange(n_tokens, device=codes.tokens.device))
+        parts = (codes.neurons.to(rows.device), rows, starts.to(rows.device))
+        summed = functional.embedding_bag(*parts, mode="sum", per_sample_weights=codes.values.to(rows))
+        return (summed + self.b_dec).to(codes.values.device)
 
     def direction(self, neuron: int) -> Tensor:
         """The decoder row [d] of a neuron: what one unit of its activation adds to the vector."""

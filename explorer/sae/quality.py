@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from explorer.sae.model import CHUNK, SAE
+from explorer.sae.model import CHUNK, SAE, SparseCodes
 
 
 class Quality(NamedTuple):
@@ -50,3 +50,16 @@ def evaluate(sae: SAE, x: Tensor, chunk: int = CHUNK) -> Quality:
         dead_share=float((fired == 0).float().mean()),
         vectors=len(x),
     )
+
+
+@torch.no_grad()
+def unexplained(sae: SAE, patches: Tensor, codes: SparseCodes) -> list[float]:
+    """The fraction of variance unexplained of each picture of `patches` [B, T, d].
+
+    That is the squared error over the squared distance to the picture's own mean patch. codes: the
+    activations of all B * T patches in a row.
+    """
+    x = patches.float()
+    error = (x - sae.decode_sparse(codes, x.shape[0] * x.shape[1]).view_as(x)).square().sum(dim=(1, 2))
+    spread = (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+    return (error / spread.clamp_min(torch.finfo(spread.dtype).tiny)).tolist()

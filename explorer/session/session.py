@@ -17,9 +17,10 @@ from explorer.errors import StoreError
 from explorer.images import ImageInput, load_image
 from explorer.records import Activation, Edit, Exemplar, Found, NeuronSummary
 from explorer.sae import SAE, load_sae
+from explorer.sae.quality import unexplained
 from explorer.session.site import site_block
 from explorer.session.view import View
-from explorer.steer import apply_edits, reconstruct
+from explorer.steer import apply_edits
 from explorer.store import Store
 from explorer.vlm import LVLM, Cancel, open_lvlm
 from explorer.vlm.generation import streamed
@@ -77,9 +78,7 @@ class Session:
             hidden = self.lvlm.tower(pixels, self.block)[0].float()
             patches = hidden[self.lvlm.patch_slice]
             codes = self.sae.encode_sparse(patches)
-            error = (patches - reconstruct(codes, self.sae, len(patches))).square().sum()
-            spread = (patches - patches.mean(dim=0)).square().sum()
-            fvu = float(error / spread.clamp_min(torch.finfo(spread.dtype).tiny))
+            fvu = unexplained(self.sae, patches[None], codes)[0]
         on_cpu = type(codes)(*(part.cpu() for part in codes))
         return View(upright, grid, fvu, self.sae.n_neurons, hidden.cpu(), on_cpu)
 
@@ -99,6 +98,25 @@ class Session:
         Raises EditError for edits that do not fit. Cut short when cancelled.
         """
         return self._work(view, prompt, edits, replace, max_new_tokens)(None, cancel)
+
+    def answers(
+        self,
+        asked: Sequence[tuple[View, Sequence[Edit]]],
+        prompt: str | None = None,
+        replace: bool = False,
+        max_new_tokens: int = 64,
+    ) -> list[str]:
+        """The greedy answers to one prompt for several (view, edits), in one batch: for measurements.
+
+        Raises EditError for edits that do not fit.
+        """
+        if not asked:
+            return []
+        hidden = torch.stack([self._edited(view, edits, replace) for view, edits in asked])
+        asking = self.lvlm.default_prompt if prompt is None else prompt
+        with self._turn(None):
+            features = self.lvlm.features(hidden, self.block)
+            return self.lvlm.generate_many(features, asking, max_new_tokens)
 
     def stream(
         self,

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from explorer.errors import EditError
 from explorer.records import Edit, Grid
@@ -44,20 +43,11 @@ def apply_edits(
         after[:, column] = _changed(edit, after[:, column], before[:, column])
     change = after - before
     moved = change.any(dim=0)
-    base = reconstruct(codes, sae, len(hidden)).to(hidden) if replace else hidden
+    base = sae.decode_sparse(codes, len(hidden)).to(hidden) if replace else hidden
     if not moved.any():
         return base
     rows = sae.W_dec.detach()[torch.tensor(neurons)[moved.cpu()].to(sae.W_dec.device)]
     return base + change[:, moved].to(hidden) @ rows.to(hidden)
-
-
-def reconstruct(codes: SparseCodes, sae: SAE, n_tokens: int) -> Tensor:
-    """The SAE's reconstruction [n_tokens, d], float32, straight from the sparse activations."""
-    rows, bias = sae.W_dec.detach(), sae.b_dec.detach()
-    starts = torch.searchsorted(codes.tokens, torch.arange(n_tokens, device=codes.tokens.device))
-    parts = (codes.neurons.to(rows.device), rows, starts.to(rows.device))
-    summed = functional.embedding_bag(*parts, mode="sum", per_sample_weights=codes.values.to(rows))
-    return (summed + bias).to(codes.values.device)
 
 
 def column(codes: SparseCodes, neuron: int, n_tokens: int) -> Tensor:

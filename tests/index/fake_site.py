@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from explorer.errors import ModelError
 from explorer.records import Box, Grid
 from explorer.sae import SAE, ActivationRule
 from explorer.store.writer import SkippedRow
@@ -33,7 +34,9 @@ class FakeLVLM:
         self._left = fail_after
 
     def width(self, block: int) -> int:
-        """The same for all blocks."""
+        """The same for all blocks that matter."""
+        if block > self.read_block:
+            raise ModelError(f"block {block} cannot matter: the text reads block {self.read_block}")
         return WIDTH
 
     def preprocess(self, image: Image.Image) -> Prepared:

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from fake_site import FakeLVLM, ListSource, noise_pictures, random_sae
 from PIL import Image
 
-from explorer.errors import ExplorerError, SAEError, SourceError, StoreError
-from explorer.sae import SparseCodes
+from explorer.errors import ExplorerError, ModelError, SAEError, SourceError, StoreError
 from explorer.store import Store
 from explorer.store.writer import SkippedRow
-from index.activations import encode, reconstruct, site_block, unexplained
+from index.activations import encode
 from index.build import BuildConfig, Summary, build
 from index.sources import FolderSource, Picture, SceneSource, list_hash
 
@@ -142,11 +140,18 @@ def test_interrupted_build_leaves_the_old_store(tmp_path: Path, items: list[Pict
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, items: list[Picture]) -> None:
-    with pytest.raises(SAEError, match="for block 2, but fake@0123 reads block 1"):
-        site_block(FakeLVLM(), random_sae(block=2))
-    with pytest.raises(SAEError, match="vectors of width 5, but block 1 of fake@0123 gives 6"):
-        site_block(FakeLVLM(), random_sae(width=5))
-    assert site_block(FakeLVLM(), random_sae(block=None)) == 1
+    source, other = ListSource(items[:2]), random_sae()
+    other.model_id = "fake@4567"
+    for error, words, sae in (
+        (ModelError, "block 2 cannot matter", random_sae(block=2)),
+        (SAEError, "vectors of width 5, but block 1 of fake@0123 gives 6", random_sae(width=5)),
+        (SAEError, "trained on the model fake@4567, this one is fake@0123", other),
+    ):
+        with pytest.raises(error, match=words):
+            build(BuildConfig(tmp_path / "s"), source, FakeLVLM(), sae)
+    assert not (tmp_path / "s").exists()
+    anywhere = build(BuildConfig(tmp_path / "any"), source, FakeLVLM(), random_sae(block=None))
+    assert anywhere.manifest.block == FakeLVLM.read_block
     for wrong in ({"score": "median"}, {"batch": 0}, {"places": 0}):
         with pytest.raises(ExplorerError):
             BuildConfig(tmp_path / "s", **wrong)
@@ -208,24 +213,6 @@ def test_scenes_give_labels_and_concepts(tmp_path: Path) -> None:
     for summary_ in labelled:
         shown = [summary_.label in e.labels for e in store.exemplars(summary_.neuron)]
         assert summary_.precision == pytest.approx(sum(shown) / len(shown))
-
-
-def test_sparse_reconstruction_equals_the_dense_one() -> None:
-    sae = random_sae()
-    x = torch.randn(10, 6)
-    dense = sae.decode(sae.encode(x))
-    torch.testing.assert_close(reconstruct(sae, sae.encode_sparse(x), 10), dense)
-    none = torch.zeros(0, dtype=torch.int64)
-    torch.testing.assert_close(
-        reconstruct(sae, SparseCodes(none, none, none.float()), 3), sae.b_dec.expand(3, 6)
-    )
-    patches = x.reshape(2, 5, 6)
-    found = unexplained(sae, patches, sae.encode_sparse(x))
-    for i in range(2):
-        error = (patches[i] - dense.reshape(2, 5, 6)[i]).square().sum()
-        assert found[i] == pytest.approx(
-            float(error / (patches[i] - patches[i].mean(0)).square().sum()), rel=1e-5
-        )
 
 
 def test_codes_of_a_batch_are_split_by_image() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from explorer.errors import SAEError
-from explorer.sae import SAE, ActivationRule, load_sae
+from explorer.sae import SAE, ActivationRule, SparseCodes, load_sae
 
 RULES = (
     ActivationRule("relu"),
@@ -78,6 +78,28 @@ def test_sparse_codes_equal_dense_ones(rule: ActivationRule, tokens: int, chunk:
     assert (codes.values > 0).all() and codes.values.dtype == torch.float32
     place = codes.tokens * 24 + codes.neurons
     assert (place.diff() > 0).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(rule=st.sampled_from(RULES), tokens=st.integers(0, 9), seed=st.integers(0, 99))
+def test_sparse_decoding_equals_the_dense_one(rule: ActivationRule, tokens: int, seed: int) -> None:
+    sae, x = make(rule, seed=seed), vectors(tokens, 5, seed=seed)
+    decoded = sae.decode_sparse(sae.encode_sparse(x), tokens)
+    torch.testing.assert_close(decoded, sae(x).detach(), atol=1e-4, rtol=1e-4)
+    assert not decoded.requires_grad
+
+
+def test_sparse_decoding_copes_with_silent_vectors_and_none_at_all() -> None:
+    sae = make()
+    codes = sae.encode_sparse(vectors(12, 5))
+    keep = codes.tokens % 3 == 1
+    some = SparseCodes(*(part[keep] for part in codes))
+    dense = torch.zeros(12, 24)
+    dense[some.tokens, some.neurons] = some.values
+    torch.testing.assert_close(sae.decode_sparse(some, 12), sae.decode(dense).detach())
+    none = SparseCodes(*(part[:0] for part in codes))
+    torch.testing.assert_close(sae.decode_sparse(none, 3), sae.b_dec.detach().expand(3, 5))
+    assert sae.decode_sparse(none, 0).shape == (0, 5)
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from explorer.errors import EditError
 from explorer.records import Box, Edit, Grid
-from explorer.sae import SAE, ActivationRule, SparseCodes
-from explorer.steer import apply_edits, reconstruct
+from explorer.sae import SAE, ActivationRule
+from explorer.steer import apply_edits
 
 ROWS, COLS, WIDTH, NEURONS = 3, 4, 6, 24
 GRID = Grid(ROWS, COLS, 40, 30, Box(0, 0, 40, 30))
@@ -147,16 +147,6 @@ def test_unknown_neurons_and_absurd_values_are_refused() -> None:
         apply_edits(HIDDEN, CODES, SAE_, [Edit(0, 1.0), Edit(NEURONS, 1.0)], GRID)
     with pytest.raises(EditError, match="outside"):
         apply_edits(HIDDEN, CODES, SAE_, [Edit(0, 1e300)], GRID)
-
-
-def test_reconstruct_copes_with_silent_patches_and_none_at_all() -> None:
-    keep = CODES.tokens % 3 == 1
-    some = SparseCodes(*(part[keep] for part in CODES))
-    dense = torch.zeros(ROWS * COLS, NEURONS)
-    dense[some.tokens, some.neurons] = some.values
-    assert torch.allclose(reconstruct(some, SAE_, ROWS * COLS), SAE_.decode(dense), atol=1e-5)
-    none = SparseCodes(*(part[:0] for part in CODES))
-    assert torch.allclose(reconstruct(none, SAE_, 5), SAE_.b_dec.expand(5, WIDTH))
 
 
 def test_a_trainable_sae_gives_a_result_without_gradient() -> None:
