@@ -1,0 +1,149 @@
+"""A served page and a browser for the tests in this folder.
+
+The page runs on the embedded model and SAE when they are there, else on random ones of the same shape.
+Every page opened here fails its test when it asks anything of another machine or logs an error.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+SCREENSHOTS = ROOT / "screenshots"
+PATIENCE_MS = 60_000
+START_SECONDS = 180
+SCENES = 120
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def _random_set(folder: Path) -> list[str]:
+    """Save a random LVLM of the embedded shape and a random SAE; the arguments that name them."""
+    import torch
+
+    from explorer.sae import SAE
+    from explorer.sae.model import ActivationRule
+    from explorer.vlm import open_lvlm
+    from explorer.world.model import build_model, build_processor, build_tokenizer, save
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    save(folder / "lvlm", build_model(tokenizer), build_processor(tokenizer))
+    width, neurons = 192, 1024
+    rule = ActivationRule("topk", k=20)
+    directions = torch.nn.functional.normalize(torch.randn(neurons, width), dim=-1)
+    sae = SAE(
+        directions.T.clone(),
+        torch.zeros(neurons),
+        directions,
+        torch.zeros(width),
+        rule,
+        site_block=4,
+        model_id=open_lvlm(folder / "lvlm").model_id,
+    )
+    sae.save(folder / "sae.safetensors")
+    return ["--model", str(folder / "lvlm"), "--sae", str(folder / "sae.safetensors")]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert server.poll() is None, f"the page stopped:\n{log.read_text()}"
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"no page after {START_SECONDS} s:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a page served by app.py, with a small store of drawn scenes."""
+    folder = tmp_path_factory.mktemp("page")
+    there = (ROOT / "assets/lvlm").exists() and (ROOT / "assets/sae/sae.safetensors").exists()
+    parts = [] if there else _random_set(folder)
+    store, log, port = folder / "store", folder / "log.txt", _free_port()
+    build = [sys.executable, "-m", "index", "build", "--scenes", str(SCENES), "--out", str(store), "--quiet"]
+    subprocess.run([*build, *parts], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "app.py", "--port", str(port), "--store", str(store), *parts]
+    with log.open("w") as stream:
+        server = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        _wait(f"http://127.0.0.1:{port}/", server, log)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window."""
+    if not CHROMIUM.exists():
+        pytest.fail(f"{CHROMIUM} is missing; install it with: sudo apt-get install chromium")
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Callable[..., Page]]:
+    """Opens the page as a new visitor and waits for its first caption; arguments are those of new_context."""
+    elsewhere: list[str] = []
+    errors: list[str] = []
+    contexts = []
+
+    def open_page(**how: object) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **how})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("request", lambda request: elsewhere.append(request.url) if _foreign(request.url) else None)
+        page.on("websocket", lambda socket: elsewhere.append(socket.url) if _foreign(socket.url) else None)
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        page.locator("#cards .card").first.wait_for()
+        page.locator("#baseline [aria-busy=false]").wait_for()
+        return page
+
+    def _foreign(url: str) -> bool:
+        local = address.split("//")[1]
+        return not url.startswith(("data:", "blob:", f"http://{local}", f"ws://{local}"))
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert elsewhere == [], "the page asked something of another machine"
+    assert errors == [], "the browser's console shows errors"
+
+
+@pytest.fixture(scope="session")
+def shoot() -> Callable[[Page, str], None]:
+    """Writes a screenshot into ./screenshots, which git ignores."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    return take
