@@ -79,7 +79,8 @@ def neurons_of(session: Session, concept: str, config: NeuronsConfig) -> list[in
 def meaning(session: Session) -> dict:
     """For how many concepts some neuron has at least 14 of 16 exemplars that show it."""
     best = {
-        concept: max((found.precision for found in session.find(concept, 32)), default=0.0) for concept in CONCEPTS
+        concept: max((found.precision for found in session.find(concept, 32)), default=0.0)
+        for concept in CONCEPTS
     }
     good = [concept for concept, share in best.items() if share >= MEANINGFUL / EXEMPLARS]
     return {
@@ -88,7 +89,9 @@ def meaning(session: Session) -> dict:
     }
 
 
-def suppression(session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig) -> dict:
+def suppression(
+    session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig
+) -> dict:
     """Suppress each named object's neurons in turn: is it gone, do the others stay?"""
     baseline = caption_all(session, views, [Trial(i, "", ()) for i in range(len(views))], config.batch)
     region = "active" if config.region == "active" else None
@@ -106,11 +109,20 @@ def suppression(session: Session, scenes: Sequence[Scene], views: Sequence[View]
         survived[trial.concept].append(trial.concept in said)
         kept, others = kept + len(rest & said), others + len(rest)
     rates = {c: float(np.mean(v)) for c, v in survived.items() if v}
-    stubborn = {c: round(rate, 2) for c, rate in sorted(rates.items(), key=lambda item: -item[1]) if rate > 0.2}
-    return {"mentions": len(trials), "removed": gone / len(trials), "others_kept": kept / others, "stubborn": stubborn}
+    stubborn = {
+        c: round(rate, 2) for c, rate in sorted(rates.items(), key=lambda item: -item[1]) if rate > 0.2
+    }
+    return {
+        "mentions": len(trials),
+        "removed": gone / max(1, len(trials)),
+        "others_kept": kept / max(1, others),
+        "stubborn": stubborn,
+    }
 
 
-def insertion(session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig) -> dict:
+def insertion(
+    session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig
+) -> dict:
     """Raise the neurons of concepts that a scene lacks: are they named?"""
     trials = []
     for i, scene in enumerate(scenes):
@@ -151,7 +163,13 @@ def main() -> None:
     """Parse arguments, measure, print and save the report."""
     parser = argparse.ArgumentParser(prog="python -m explorer.evals.neurons", description=__doc__)
     defaults = NeuronsConfig()
-    for name, kind in (("scenes", int), ("first_seed", int), ("neurons", int), ("per_scene", int), ("batch", int)):
+    for name, kind in (
+        ("scenes", int),
+        ("first_seed", int),
+        ("neurons", int),
+        ("per_scene", int),
+        ("batch", int),
+    ):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(defaults, name))
     parser.add_argument("--suppress", type=float, default=defaults.suppress)
     parser.add_argument("--insert", type=float, default=defaults.insert)
