@@ -10,7 +10,9 @@ from explorer.sae.quality import unexplained
 
 DRAW = torch.Generator().manual_seed(3)
 DIRECTIONS = torch.randn(24, 6, generator=DRAW)
-SAE_ = SAE(DIRECTIONS.T, torch.zeros(24), DIRECTIONS, torch.zeros(6), ActivationRule("topk", k=3)).requires_grad_(False)
+SAE_ = SAE(
+    DIRECTIONS.T, torch.zeros(24), DIRECTIONS, torch.zeros(6), ActivationRule("topk", k=3)
+).requires_grad_(False)
 
 
 def test_each_picture_is_measured_against_its_own_mean() -> None:

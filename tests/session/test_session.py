@@ -168,6 +168,36 @@ def test_an_edit_reaches_the_projector_exactly(session: Session, view: View) -> 
     assert torch.allclose(heard[2], session.sae.decode(edited), atol=1e-4)
 
 
+def test_answers_together_are_those_one_by_one(session: Session, view: View) -> None:
+    other = session.look(picture(4, (40, 90)))
+    mask = np.zeros((4, 4), dtype=bool)
+    mask[1:3, 1:3] = True
+    asked = [
+        (view, []),
+        (view, [Edit(2, 40.0)]),
+        (other, [Edit(9, -40.0, "add", "active"), Edit(3, 30.0)]),
+        (other, []),
+        (view, (Edit(5, 60.0, "set", mask),)),
+    ]
+    for options in ({}, {"replace": True}, {"prompt": "the red dog"}, {"prompt": ""}):
+        alone = [session.answer(seen, edits=edits, max_new_tokens=10, **options) for seen, edits in asked]
+        assert session.answers(asked, max_new_tokens=10, **options) == alone and len(set(alone)) > 2
+        backwards = session.answers(asked[::-1], max_new_tokens=10, **options)
+        assert backwards == alone[::-1] and not session._lock.locked()
+
+
+def test_answers_to_nothing_and_to_wrong_edits(session: Session, view: View) -> None:
+    before = view.hidden.clone()
+    assert session.answers([]) == []
+    with pytest.raises(EditError, match="no neuron 96"):
+        session.answers([(view, []), (view, [Edit(1, 5.0), Edit(NEURONS, 1.0)])])
+    with pytest.raises(EditError, match="the mask has 2 x 2"):
+        session.answers([(view, [Edit(1, 1.0, "set", np.ones((2, 2), dtype=bool))])])
+    with pytest.raises(ModelError, match="may not contain"):
+        session.answers([(view, [])], "what is <image>?")
+    assert not session._lock.locked() and torch.equal(view.hidden, before)
+
+
 def test_streams_equal_answers(session: Session, view: View) -> None:
     for edits in ([], [Edit(2, 40.0), Edit(9, -40.0, "add", "active")]):
         texts = list(session.stream(view, edits=edits, max_new_tokens=10))

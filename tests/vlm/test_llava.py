@@ -110,6 +110,22 @@ def test_batches_go_through_tower_and_features(lvlm: Llava) -> None:
         assert torch.allclose(alone, features(lvlm, picture(seed), 1), atol=1e-5)
 
 
+def test_answers_in_one_batch_are_those_one_by_one(lvlm: Llava, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = torch.stack([features(lvlm, picture(seed)) for seed in range(5)])
+    for prompt in (PROMPT, "what is the dog"):
+        alone = [lvlm.generate(one, prompt, 12) for one in ready]
+        assert lvlm.generate_many(ready, prompt, 12) == alone and len(set(alone)) > 2
+        assert lvlm.generate_many(ready[:1], prompt, 12) == alone[:1]
+    word = alone[0].split()[3]
+    end = lvlm.processor.tokenizer.convert_tokens_to_ids(word)
+    monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", end)
+    short = [lvlm.generate(one, prompt, 12) for one in ready]
+    assert len({len(text.split()) for text in short}) > 1, "all end together, so this shows nothing"
+    assert lvlm.generate_many(ready, prompt, 12) == short
+    with pytest.raises(ModelError, match="may not contain '<image>'"):
+        lvlm.generate_many(ready, "look: <image>")
+
+
 def test_a_stream_grows_to_the_answer(lvlm: Llava) -> None:
     ready = features(lvlm, picture(3))
     texts = list(lvlm.stream(ready, PROMPT, 12))
