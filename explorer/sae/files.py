@@ -61,7 +61,7 @@ def read(path: Path) -> Stored:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no __iter__)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # it has no __iter__
     except (SafetensorError, OSError) as error:
         raise SAEError(f"{path} is not a whole safetensors file ({error}); fetch it again") from error
     check(path, tensors)

@@ -135,7 +135,9 @@ def _garden(c: Canvas) -> None:
     c.band(0, hedge, (0.17, 0.36 + 0.08 * c.u[3], 0.19), 0.8)
     c.tint((c.y > hedge) & (c.noise > 0.28), 1.25)
     left = 0.2 + 0.4 * c.u[4]
-    path = (c.y > hedge) & (np.abs(c.x - left - 0.3 * (c.y - hedge) * (c.u[5] - 0.5)) < 0.05 + 0.1 * (c.y - hedge))
+    path = (c.y > hedge) & (
+        np.abs(c.x - left - 0.3 * (c.y - hedge) * (c.u[5] - 0.5)) < 0.05 + 0.1 * (c.y - hedge)
+    )
     c.pixels[path] = np.asarray((0.68, 0.6, 0.5), np.float32) * (1 + 0.3 * c.noise[path][:, None])
 
 

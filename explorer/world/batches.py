@@ -137,17 +137,25 @@ class SceneBatches(IterableDataset):
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         step = self.first_step + number
         while True:
-            seeds = range(FIRST_TRAINING_SEED + step * self.batch, FIRST_TRAINING_SEED + (step + 1) * self.batch)
+            seeds = range(
+                FIRST_TRAINING_SEED + step * self.batch, FIRST_TRAINING_SEED + (step + 1) * self.batch
+            )
             scenes = [draw(seed) for seed in seeds]
             packed = [
-                self.packer.pack(training_questions(s, np.random.default_rng([7, s.seed])) if self.talk else [])
+                self.packer.pack(
+                    training_questions(s, np.random.default_rng([7, s.seed])) if self.talk else []
+                )
                 for s in scenes
             ]
             yield collate(scenes, packed, self.grid)
             step += workers
 
 
-def loader(packer: Packer, batch: int, grid: int, first_step: int, talk: bool, workers: int) -> Iterator[Batch]:
+def loader(
+    packer: Packer, batch: int, grid: int, first_step: int, talk: bool, workers: int
+) -> Iterator[Batch]:
     """Batches drawn in worker processes, in order."""
     data = SceneBatches(packer, batch, grid, first_step, talk)
-    return iter(DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None))
+    return iter(
+        DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=6 if workers else None)
+    )

@@ -39,11 +39,15 @@ PAINT = {"red": 3.0, "blue": 3.0, "yellow": 2.0, "green": 1.0, "white": 1.0, "bl
 # theme: name or name=phrase/plural, size letter, colour table
 _TABLE: dict[str, str] = {
     "dining table": (
-        "cake M | fork_and_knife=fork and knife/forks and knives M | pizza M | wine_glass=wine glass/wine glasses M"
-        " | cup S | donut S | bread=loaf of bread/loaves of bread M | cheese=piece of cheese/pieces of cheese S"
+        "cake M | fork_and_knife=fork and knife/forks and knives M | pizza M"
+        " | wine_glass=wine glass/wine glasses M"
+        " | cup S | donut S | bread=loaf of bread/loaves of bread M"
+        " | cheese=piece of cheese/pieces of cheese S"
         " | sandwich=/sandwiches M | bottle M | hot_dog=hot dog/hot dogs M"
     ),
-    "farm": "sheep=/sheep M | dog M | horse L | cow L | pig M | duck S | rabbit S | corn=corn cob/corn cobs M",
+    "farm": (
+        "sheep=/sheep M | dog M | horse L | cow L | pig M | duck S | rabbit S | corn=corn cob/corn cobs M"
+    ),
     "sports court": (
         "tennis_racket=tennis racket/tennis rackets L | tennis_ball=tennis ball/tennis balls B | basketball M"
         " | sports_ball=soccer ball/soccer balls S | football S | frisbee S | skateboard M"
@@ -53,15 +57,18 @@ _TABLE: dict[str, str] = {
         " | motorcycle M paint | bicycle M | stop_sign=stop sign/stop signs S | house L"
     ),
     "living room": (
-        "chair M | cat M | couch=/couches L bright | tv=tv/tvs M | lamp S | clock S | book S bright | potted_plant=potted plant/potted plants M"
+        "chair M | cat M | couch=/couches L bright | tv=tv/tvs M | lamp S | clock S"
+        " | book S bright | potted_plant=potted plant/potted plants M"
         " | teddy_bear=teddy bear/teddy bears M | guitar L | laptop M"
     ),
     "beach": (
-        "camera M | person=/people L | boat L | kite M | glasses=pair of glasses/pairs of glasses S | fish=/fish M"
+        "camera M | person=/people L | boat L | kite M"
+        " | glasses=pair of glasses/pairs of glasses S | fish=/fish M"
         " | turtle M | suitcase M paint"
     ),
     "garden": (
-        "strawberry=/strawberries S | bowl M paint | apple S apple | bird M | tree L | flower M | butterfly=/butterflies M | mushroom S"
+        "strawberry=/strawberries S | bowl M paint | apple S apple | bird M | tree L | flower M"
+        " | butterfly=/butterflies M | mushroom S"
         " | snail S | watermelon M | banana M | carrot S | grapes=bunch of grapes/bunches of grapes M grapes"
     ),
     "wardrobe": (

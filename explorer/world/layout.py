@@ -58,7 +58,9 @@ def _count(rng: np.random.Generator, name: str, room: int) -> int:
     return int(min(room, rng.choice((1, 2, 3), p=odds)))
 
 
-def _kinds(rng: np.random.Generator, names: list[str], forced: dict[str, int], colors: dict[str, str]) -> tuple[Kind, ...]:
+def _kinds(
+    rng: np.random.Generator, names: list[str], forced: dict[str, int], colors: dict[str, str]
+) -> tuple[Kind, ...]:
     room, kinds = MOST_OBJECTS, []
     for i, name in enumerate(names):
         left = len(names) - i - 1
@@ -139,7 +141,11 @@ def _settle(rng: np.random.Generator, thing: Placement, others: list[Placement],
     best, least = thing, np.inf
     for u, v in tries:
         half = thing.side * 0.46
-        spot = replace(thing, x=float(half + u * (1 - 2 * half)), y=float(max(half, 0.12) + v * (1 - half - max(half, 0.12))))
+        spot = replace(
+            thing,
+            x=float(half + u * (1 - 2 * half)),
+            y=float(max(half, 0.12) + v * (1 - half - max(half, 0.12))),
+        )
         worst = max((_overlap(spot, other) for other in others), default=0.0)
         if worst <= limit:
             return spot

@@ -42,7 +42,9 @@ class Talker:
     """The LVLM in evaluation: greedy answers to many (scene, prompt) pairs."""
 
     def __init__(self, folder: Path, batch: int) -> None:
-        self.model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        self.model = LlavaForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
         self.model.eval()
         self.processor = LlavaProcessor.from_pretrained(folder, local_files_only=True)
         self.batch = batch
@@ -58,7 +60,9 @@ class Talker:
                 images=[scene.image for scene, _ in part], text=prompts, return_tensors="pt", padding=True
             )
             out = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)
-            texts += self.processor.batch_decode(out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+            texts += self.processor.batch_decode(
+                out[:, inputs.input_ids.shape[1] :], skip_special_tokens=True
+            )
         return texts
 
 
@@ -98,7 +102,9 @@ def yes_no(scenes: Sequence[Scene], choice: str) -> list[tuple[Scene, Question]]
     return asked
 
 
-def hallucination(talker: Talker, config: MeasureConfig, scenes: Sequence[Scene], captions: Sequence[str]) -> dict:
+def hallucination(
+    talker: Talker, config: MeasureConfig, scenes: Sequence[Scene], captions: Sequence[str]
+) -> dict:
     """Per counterfactual: how often its caption names the absent partner, beside the same partner's
     false mentions on ordinary scenes that lack both it and its anchor."""
     odd = [draw(config.first_seed + i, "counterfactual") for i in range(config.cases)]
@@ -131,7 +137,11 @@ def measure(config: MeasureConfig) -> dict:
     talker = Talker(config.model, config.batch)
     scenes = [draw(config.first_seed + i) for i in range(config.scenes)]
     captions = talker.answers([(scene, DESCRIBE[0]) for scene in scenes])
-    report: dict = {"scenes": config.scenes, "first_seed": config.first_seed, **caption_scores(scenes, captions)}
+    report: dict = {
+        "scenes": config.scenes,
+        "first_seed": config.first_seed,
+        **caption_scores(scenes, captions),
+    }
     for choice in CHOICES:
         report[f"yes_no_{choice}"] = accuracy(talker, yes_no(scenes, choice))
     report["colors"] = accuracy(talker, ((s, q) for s in scenes for q in colors(s)))

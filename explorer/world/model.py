@@ -28,14 +28,18 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}"
     "{% else %} ASSISTANT: {% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 _EXTRA = (
-    "USER ASSISTANT Is is there Are are a an A An the The in In on On of with With and And image picture photo scene "
-    "What what Which color colour How how many Yes No yes no Do do you You see See Describe describe this This "
-    "Please please detail it It has have to Can can any one or not does Does show shown short word single answer just"
+    "USER ASSISTANT Is is there Are are a an A An the The in In on On of with With and And image "
+    "picture photo scene "
+    "What what Which color colour How how many Yes No yes no Do do you You see See Describe "
+    "describe this This "
+    "Please please detail it It has have to Can can any one or not does Does show shown short word "
+    "single answer just"
 )
 
 
@@ -50,7 +54,9 @@ def vocabulary() -> list[str]:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A word-level tokenizer of the drawn world's language; unknown words become <unk>."""
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary())}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({token: i for i, token in enumerate(vocabulary())}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
@@ -92,7 +98,9 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, width: int = 192, blocks: int = 6, layers: int = 4) -> LlavaForConditionalGeneration:
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, width: int = 192, blocks: int = 6, layers: int = 4
+) -> LlavaForConditionalGeneration:
     """An untrained LLaVA: CLIP tower of `blocks` blocks, Llama of `layers` layers, both `width` wide."""
     vision = CLIPVisionConfig(
         hidden_size=width,

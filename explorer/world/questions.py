@@ -49,7 +49,11 @@ def absent_concept(scene: Scene, choice: str, rng: np.random.Generator) -> str:
     if choice == "random":
         return CONCEPTS[int(rng.choice(absent))]
     table = cooccurrence()
-    weight = np.diagonal(table) if choice == "popular" else (table[present] / table[present, present][:, None]).sum(0)
+    weight = (
+        np.diagonal(table)
+        if choice == "popular"
+        else (table[present] / table[present, present][:, None]).sum(0)
+    )
     ranked = absent[np.argsort(-weight[absent], kind="stable")]
     among = 12 if choice == "popular" else 4
     return CONCEPTS[int(ranked[int(rng.integers(among))])]
@@ -65,7 +69,12 @@ def exists(concept: str, present: bool) -> Question:
 def colors(scene: Scene) -> list[Question]:
     """What color is the X? For every single object of a kind with colour variants."""
     return [
-        Question("color", f"What color is the {phrase(kind.concept)}?", f"{str(kind.color).capitalize()}.", kind.concept)
+        Question(
+            "color",
+            f"What color is the {phrase(kind.concept)}?",
+            f"{str(kind.color).capitalize()}.",
+            kind.concept,
+        )
         for kind in scene.kinds
         if kind.color and kind.count == 1
     ]

@@ -105,7 +105,9 @@ def _paint(theme: str, dice: Dice, placements: list[Placement], size: int) -> _P
     owner = np.full((size, size), -1, np.int16)
     full = []
     for i, p in enumerate(placements):
-        art = fitted(sprite(p.style, p.concept, p.color, p.brightness), round(p.side * size), p.mirror, p.angle)
+        art = fitted(
+            sprite(p.style, p.concept, p.color, p.brightness), round(p.side * size), p.mirror, p.angle
+        )
         left, top = round(p.x * size - art.width / 2), round(p.y * size - art.height / 2)
         image.paste(art, (left, top), art)
         solid = np.asarray(art.getchannel("A")) > 110
@@ -156,9 +158,10 @@ def draw(seed: int, family: str = "ordinary", style: str | None = None, size: in
     if size != TRAIN_SIZE:
         painted = _paint(planned.theme, dice, placements, size)
         boxes = _seen(painted, placements)
-        objects = tuple(SceneObject(o.concept, o.color, b.box, o.visible) for o, b in zip(objects, boxes, strict=True))
+        objects = tuple(
+            SceneObject(o.concept, o.color, b.box, o.visible) for o, b in zip(objects, boxes, strict=True)
+        )
     case = planned.case
     absent = case.absent if case else None
     name = case.name if case else None
     return Scene(seed, family, painted.image, objects, planned.theme, absent, name, painted.owner)
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ SPRITES = Path(__file__).parents[2] / "assets" / "sprites"
 STYLES = ("noto", "fluent_flat")
 
 
-@lru_cache(maxsize=None)
+@cache
 def sprite(style: str, concept: str, color: str | None = None, brightness: float = 1.0) -> Image.Image:
     """The sprite of a concept in one style, recoloured when `color` is given, dimmed or lit, as RGBA.
 

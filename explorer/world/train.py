@@ -13,7 +13,9 @@ from explorer.world.training import TrainConfig, train
 def main() -> None:
     """Parse arguments and train; a stopped run resumes."""
     parser = argparse.ArgumentParser(prog="python -m explorer.world.train", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/lvlm"), help="checkpoints, log and model go here")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/lvlm"), help="checkpoints, log and model go here"
+    )
     parser.add_argument("--batch", type=int, default=64, help="scenes per step")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the steps of every stage")

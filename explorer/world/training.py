@@ -85,7 +85,13 @@ class TrainConfig:
 
 
 def short_softmax_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float = 1.0, **_: object
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float = 1.0,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Attention by two batched products and a softmax in the working precision.
 
@@ -146,7 +152,9 @@ def visibility(batch: Batch, prefix: int) -> Tensor:
     return allowed[:, None]
 
 
-def talk_loss(model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batch, prefix_ids: Tensor) -> tuple[Tensor, Tensor]:
+def talk_loss(
+    model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batch, prefix_ids: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted next-token loss of all packed turns, and the share of answer tokens that are right."""
     inner = model.model
     image = inner.multi_modal_projector(hidden[:, 1:])
@@ -159,7 +167,9 @@ def talk_loss(model: LlavaForConditionalGeneration, hidden: Tensor, batch: Batch
     allowed = visibility(batch, prefix)
     mask = torch.zeros(allowed.shape, dtype=image.dtype, device=hidden.device)
     mask.masked_fill_(~allowed, -1e4)
-    out = inner.language_model(inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False)
+    out = inner.language_model(
+        inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
+    )
     spoken = batch.label != IGNORE
     logits = model.lm_head(out.last_hidden_state[:, prefix:][spoken]).float()
     target, weight = batch.label[spoken], batch.weight[spoken]
@@ -259,7 +269,17 @@ class Trainer:
                 span = self.step - since
                 rate = span * config.batch / (time.perf_counter() - began)
                 means = {key: round(value / span, 4) for key, value in sums.items()}
-                say(json.dumps({"stage": stage.name, "step": self.step, "of": stage.steps, "scenes/s": round(rate, 1), **means}))
+                say(
+                    json.dumps(
+                        {
+                            "stage": stage.name,
+                            "step": self.step,
+                            "of": stage.steps,
+                            "scenes/s": round(rate, 1),
+                            **means,
+                        }
+                    )
+                )
                 since, began, sums = self.step, time.perf_counter(), {}
             if self.step % config.save_every == 0:
                 self.store()

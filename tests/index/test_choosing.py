@@ -53,6 +53,8 @@ def test_the_sample_does_not_depend_on_order(order: list[int], most: int) -> Non
         for i in sequence:
             truth = PatchTruth(np.where(objects[i] >= 0, objects[i], -1), objects[i])
             sample.take(f"image {i}", codes_of(dense[i]), truth)
-        samples.append([[(s.key, s.tokens.tolist(), s.neurons.tolist()) for s in kept] for kept in sample.kept])
+        samples.append(
+            [[(s.key, s.tokens.tolist(), s.neurons.tolist()) for s in kept] for kept in sample.kept]
+        )
     assert samples[0] == samples[1]
     assert all(len(kept) <= most for kept in samples[0])

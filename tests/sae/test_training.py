@@ -151,7 +151,7 @@ def test_streams_that_do_not_fit_are_refused() -> None:
         train(TINY, iter([next(stream()), next(stream(width=5))]))
     with pytest.raises(SAEError, match="norm of the vectors is nan"):
         train(TINY, iter([torch.full((32, 6), torch.nan)] * 20))
-    with pytest.raises(SAEError, match="norm of the vectors is 0.0"):
+    with pytest.raises(SAEError, match=r"norm of the vectors is 0\.0"):
         train(TINY, iter([torch.zeros(32, 6)] * 20))
     with pytest.raises(SAEError, match="loss at step 0 is not finite"):
         train(replace(TINY, norm_batches=0), iter([torch.full((32, 6), torch.nan)] * 20))

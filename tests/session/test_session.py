@@ -330,7 +330,7 @@ def test_an_sae_of_another_place_or_model_is_refused(
 
 def test_an_sae_of_another_width_is_refused_and_a_moved_model_is_not(session: Session) -> None:
     narrow = SAE(torch.randn(8, 16), torch.zeros(16), torch.randn(16, 8), torch.zeros(8), ActivationRule())
-    with pytest.raises(SAEError, match="vectors of width 8, but block 2 .* gives 32"):
+    with pytest.raises(SAEError, match=r"vectors of width 8, but block 2 .* gives 32"):
         Session(session.lvlm, narrow)
     digest = session.lvlm.model_id.partition("@")[2]
     assert Session(session.lvlm, make_sae(model_id=f"elsewhere@{digest}")).block == 2

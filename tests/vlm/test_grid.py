@@ -49,7 +49,7 @@ def embeddings(lvlm: Llava, pixels: torch.Tensor) -> torch.Tensor:
 
 def changes(lvlm: Llava, image: Image.Image, area: tuple[float, float, float, float]) -> np.ndarray:
     """How much each patch moves when the area (at least one pixel of it) is painted."""
-    left, top, right, bottom = (int(round(edge)) for edge in area)
+    left, top, right, bottom = (round(edge) for edge in area)
     painted = image.copy()
     painted.paste((255, 0, 255), (left, top, max(right, left + 1), max(bottom, top + 1)))
     before = embeddings(lvlm, lvlm.preprocess(image).pixel_values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_a_stream_grows_to_the_answer(lvlm: Llava) -> None:
     texts = list(lvlm.stream(ready, PROMPT, 12))
     assert texts[-1] == lvlm.generate(ready, PROMPT, 12)
     assert len(texts) >= 8
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
     assert not generate_threads()
 
 

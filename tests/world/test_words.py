@@ -33,7 +33,12 @@ def test_longest_phrase_wins_and_words_are_whole() -> None:
 
 
 def test_caption_grammar() -> None:
-    kinds = [Kind("cake", 1, None), Kind("apple", 1, "black"), Kind("car", 3, "red"), Kind("umbrella", 1, "blue")]
+    kinds = [
+        Kind("cake", 1, None),
+        Kind("apple", 1, "black"),
+        Kind("car", 3, "red"),
+        Kind("umbrella", 1, "blue"),
+    ]
     assert caption("farm", kinds) == "A farm with a cake, a black apple, three red cars and a blue umbrella."
     assert caption("farm", [Kind("fish", 2, None)]) == "A farm with two fish."
     assert exists("umbrella", False).prompt == "Is there an umbrella in the image?"
