@@ -94,7 +94,7 @@ function drawRow(row) {
   node.append(
     make('div', { className: 'who' },
       make('span', { className: 'name', textContent: row.name, title: row.name }),
-      make('span', { className: 'id', textContent: `#${row.neuron}` }),
+      make('span', { className: 'id', textContent: row.name.endsWith(` ${row.neuron}`) ? '' : `#${row.neuron}` }),
       mode, regions(row), reset, remove),
     make('div', { className: 'pull' }, slider, number),
   );

@@ -14,12 +14,13 @@ from typing import get_args
 import numpy as np
 
 from explorer.errors import ExplorerError
-from explorer.records import Cell, Edit, Grid, Mode
+from explorer.records import Box, Cell, Edit, Grid, Mode
 from explorer.session import View
 from explorer.ui import checks
 
 MOST_ROWS = 8
 REGIONS = ("all", "active", "patch")
+_MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ def dump(rows: Sequence[Row]) -> str:
     return json.dumps([asdict(row) for row in rows])
 
 
-def parse(text: object, view: View) -> list[Row]:
-    """The rows in a browser's JSON. Raises ExplorerError for anything that does not fit the picture."""
+def parse(text: object, view: View, any_patch: bool = False) -> list[Row]:
+    """The rows in a browser's JSON. Raises ExplorerError for anything that does not fit the picture.
+
+    any_patch: take patches outside its grid too.
+    """
     try:
         entries = json.loads(text) if isinstance(text, str) and text else []
     except ValueError as error:
@@ -54,10 +58,11 @@ def parse(text: object, view: View) -> list[Row]:
         raise ExplorerError("the bench is not a list of rows")
     if len(entries) > MOST_ROWS:
         raise ExplorerError(f"the bench has {len(entries)} neurons; it holds at most {MOST_ROWS}")
-    return [_row(entry, view) for entry in entries]
+    return [_row(entry, view, any_patch) for entry in entries]
 
 
-def _row(entry: dict, view: View) -> Row:
+def _row(entry: dict, view: View, any_patch: bool) -> Row:
+    grid = Grid(_MOST_CELLS, _MOST_CELLS, 1, 1, Box(0, 0, 1, 1)) if any_patch else view.grid
     neuron = checks.whole(entry.get("neuron"), "neuron", view.n_neurons)
     value, patch = entry.get("value"), entry.get("patch")
     region = checks.one_of(entry.get("region", "active"), "region", REGIONS)
@@ -72,7 +77,7 @@ def _row(entry: dict, view: View) -> Row:
         value=None if value is None else checks.finite(value, f"neuron {neuron}: the value"),
         mode=checks.one_of(entry.get("mode", "set"), "mode", get_args(Mode)),  # type: ignore[arg-type]
         region=region,
-        patch=None if patch is None else checks.cell(patch[0], patch[1], view.grid),
+        patch=None if patch is None else checks.cell(patch[0], patch[1], grid),
     )
 
 
@@ -91,15 +96,15 @@ def add(rows: Sequence[Row], row: Row) -> list[Row]:
     return [*rows, row]
 
 
-def moved_to(rows: Sequence[Row], view: View) -> list[Row]:
-    """The same rows on another picture: their rest follows it, and a patch outside its grid is dropped."""
-    result = []
-    for row in rows:
+def settle(text: object, view: View) -> list[Row]:
+    """The rows of a browser on another picture: rest follows it, patches outside its grid are dropped."""
+    rows = []
+    for row in parse(text, view, any_patch=True):
         fresh = replace(row, rest=round(float(view.map(row.neuron).max()), 2))
         if row.patch and not (row.patch.row < view.grid.rows and row.patch.col < view.grid.cols):
             fresh = replace(fresh, patch=None, region="all" if row.region == "patch" else row.region)
-        result.append(fresh)
-    return result
+        rows.append(fresh)
+    return rows
 
 
 def edits(rows: Sequence[Row], grid: Grid) -> list[Edit]:

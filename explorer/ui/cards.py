@@ -49,8 +49,12 @@ class Gallery:
 
     def name(self, neuron: int) -> str:
         """The neuron's name for people: its label, or its number."""
-        summary = self.summaries([neuron]).get(neuron)
-        return name_of(neuron, summary)
+        return name_of(neuron, self.summaries([neuron]).get(neuron))
+
+    def title(self, neuron: int) -> str:
+        """The name with the number, each once."""
+        name = self.name(neuron)
+        return name if name.endswith(f" {neuron}") else f"{name} #{neuron}"
 
 
 def name_of(neuron: int, summary: NeuronSummary | None) -> str:
@@ -88,6 +92,9 @@ def card(
     """One neuron. exemplars: its strip as HTML; share: its activation against the strongest card's (0..1)."""
     neuron, value = activation
     name = escape(name_of(neuron, summary))
+    number = (
+        f'<span class="id">#{neuron}</span>' if summary is not None and summary.label else "<span></span>"
+    )
     width = f"{100 * min(max(share, 0), 1):.1f}%"
     facts = ""
     if summary is not None:
@@ -97,7 +104,7 @@ def card(
         f'<li class="card{" chosen" if chosen else ""}">'
         f'<button type="button" class="choose" data-pick="{neuron}" aria-pressed="{str(chosen).lower()}" '
         f'aria-label="Show where neuron {neuron}, {name}, fires">'
-        f'<span class="name">{name}</span><span class="id">#{neuron}</span>'
+        f'<span class="name">{name}</span>{number}'
         f'<span class="meter" aria-hidden="true"><i style="width:{width}"></i></span>'
         f'<span class="num">{value:.2f}</span></button>'
         f'<button type="button" class="put" data-put="{neuron}" title="Put on the bench" '

@@ -47,6 +47,8 @@ class Opened(NamedTuple):
     notices: str
     questions: str
     prompt: str
+    baseline: str
+    steered: str
     bench: dict
 
 
@@ -64,31 +66,30 @@ class Desk:
     @plainly
     def start(self) -> Opened:
         """A new visitor: the first example."""
-        return self._open_example(next(iter(self.examples)), None, "")
+        return self._open_example(next(iter(self.examples)), None)
 
     @plainly
-    def open_example(self, visit: Visit | None, rows: str, event: gr.EventData) -> Opened:
+    def open_example(self, visit: Visit | None, event: gr.EventData) -> Opened:
         """One of the example pictures."""
-        return self._open_example(_sent(event, "key"), visit, rows)
+        return self._open_example(_sent(event, "key"), visit)
 
-    def _open_example(self, key: object, visit: Visit | None, rows: str) -> Opened:
+    def _open_example(self, key: object, visit: Visit | None) -> Opened:
         example = self.examples.get(key) if isinstance(key, str) else None
         if example is None:
             raise ExplorerError(f"there is no example {str(key)[:40]!r}; choose one of those shown")
         view = self.session.look(example.image)
         fresh = Visit(view, example.title, photo_uri(view.image), example.questions, example.key)
-        return self._opened(fresh, visit, rows)
+        return self._opened(fresh, visit)
 
     @plainly
-    def open_upload(self, visit: Visit | None, rows: str, path: str | None) -> Opened:
+    def open_upload(self, visit: Visit | None, path: str | None) -> Opened:
         """A picture of the visitor's own. One that cannot be read leaves the former picture in place."""
         if not path:
             raise ExplorerError("no picture arrived; choose a file")
         view = self.session.look(load_image(path))
-        return self._opened(Visit(view, "Your picture", photo_uri(view.image)), visit, rows)
+        return self._opened(Visit(view, "Your picture", photo_uri(view.image)), visit)
 
-    def _opened(self, fresh: Visit, former: Visit | None, rows: str) -> Opened:
-        kept = bench.parse(rows, former.view) if former else []
+    def _opened(self, fresh: Visit, former: Visit | None) -> Opened:
         if former:
             former.turn.stop()
         focus, prompt = Focus(), self.session.lvlm.default_prompt
@@ -102,7 +103,9 @@ class Desk:
             notices=panels.notices(self.session, fresh.view),
             questions=self._questions(fresh, prompt),
             prompt=prompt,
-            bench=gr.update(value=bench.dump(bench.moved_to(kept, fresh.view)), marked=None),
+            baseline=panels.WAITING,
+            steered=panels.hint(NOTHING_MOVED),
+            bench=gr.update(marked=None),
         )
 
     def _questions(self, visit: Visit, asked: str) -> str:
@@ -150,7 +153,7 @@ class Desk:
     def _stage(self, visit: Visit, focus: Focus) -> str:
         view, neuron = visit.view, focus.neuron
         values = None if neuron is None else view.map(neuron)
-        name = "" if neuron is None else f"{self._gallery.name(neuron)} #{neuron}"
+        name = "" if neuron is None else self._gallery.title(neuron)
         return stage(visit.photo, visit.title, view.grid, values, name, focus.patch)
 
     def _cards(self, visit: Visit, focus: Focus) -> str:
@@ -179,6 +182,11 @@ class Desk:
         neuron = checks.whole(_sent(event, "neuron"), "neuron", view.n_neurons)
         row = bench.new_row(neuron, self._gallery.name(neuron), view)
         return bench.dump(bench.add(bench.parse(rows, view), row))
+
+    @plainly
+    def settle(self, visit: Visit | None, rows: str) -> str:
+        """The bench as it stood, on a picture just opened."""
+        return bench.dump(bench.settle(rows, _there(visit).view))
 
     @plainly
     def choose_question(self, visit: Visit | None, event: gr.EventData) -> str:
@@ -213,7 +221,7 @@ class Desk:
         if not edits and replace is not True:
             yield plain, panels.hint(NOTHING_MOVED)
             return
-        text, cancel = "", visit.turn.begin()
+        text, cancel = "", visit.turn.begin((rows, replace))
         stream = self.session.stream(view, said.prompt, edits, replace=replace is True, cancel=cancel)
         with closing(stream) as growing:
             for text in _paced(growing):
@@ -222,10 +230,10 @@ class Desk:
             marked = mark(said.text, text)
             yield panels.answer(marked.before), panels.answer(marked.after)
 
-    def hurry(self, visit: Visit | None) -> None:
-        """The bench has changed: a steered answer that takes long need not be finished."""
+    def hurry(self, visit: Visit | None, rows: str, replace: object) -> None:
+        """The bench has changed: an answer to an older state of it that takes long need not be finished."""
         if visit is not None:
-            visit.turn.hurry()
+            visit.turn.hurry((rows, replace))
 
     def stop(self, visit: Visit | None) -> None:
         """Something else is asked: the answer in the making need not be finished."""

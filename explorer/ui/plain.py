@@ -18,7 +18,9 @@ SECONDS = 8
 
 def _message(error: ExplorerError) -> gr.Error:
     text = str(error)
-    return gr.Error(text[:1].upper() + text[1:], duration=SECONDS, title="", print_exception=False)
+    return gr.Error(
+        text[:1].upper() + text[1:], duration=SECONDS, title="That did not work", print_exception=False
+    )
 
 
 def plainly(handler: Handler) -> Handler:

@@ -26,20 +26,21 @@ class Turn:
     def __init__(self) -> None:
         self._cancel = threading.Event()
         self._since = 0.0
+        self._wish: object = None
 
-    def begin(self) -> threading.Event:
-        """Stop the former answer; the event says when the new one is to stop in its turn."""
+    def begin(self, wish: object = None) -> threading.Event:
+        """Stop the former answer; the event says when the new one, to `wish`, is to stop in its turn."""
         self._cancel.set()
-        self._cancel, self._since = threading.Event(), time.monotonic()
+        self._cancel, self._since, self._wish = threading.Event(), time.monotonic(), wish
         return self._cancel
 
     def stop(self) -> None:
         """Stop the answer in the making, if there is one."""
         self._cancel.set()
 
-    def hurry(self, patience: float = PATIENCE) -> None:
-        """Stop the answer if it has been in the making for longer than `patience` seconds."""
-        if time.monotonic() - self._since > patience:
+    def hurry(self, wish: object, patience: float = PATIENCE) -> None:
+        """Stop the answer if it is to an older wish and has taken more than `patience` seconds already."""
+        if wish != self._wish and time.monotonic() - self._since > patience:
             self._cancel.set()
 
 

@@ -118,7 +118,7 @@ def wire(page: gr.Blocks, parts: Parts, desk: Desk) -> None:
     latest = {**quiet, "trigger_mode": "always_last"}
     quick = {**latest, "queue": False}
     picture = [p.visit, p.focus, p.said, p.stage, p.cards]
-    opened = [*picture, p.shelf, p.notices, p.questions, p.prompt, p.bench]
+    opened = [*picture, p.shelf, p.notices, p.questions, p.prompt, p.baseline, p.steered, p.bench]
     focused = [p.focus, p.stage, p.cards]
 
     steer = {"fn": desk.steer, "inputs": [p.visit, p.said, p.bench, p.replace]}
@@ -127,15 +127,17 @@ def wire(page: gr.Blocks, parts: Parts, desk: Desk) -> None:
 
     for moved in (p.bench.input, p.replace.input):
         moved(**steer, **latest)
-        moved(desk.hurry, p.visit, None, **quick)
+        moved(desk.hurry, [p.visit, p.bench, p.replace], None, **quick)
 
     def then_answer(event: gr.events.Dependency) -> None:
         event.success(**asked, **latest).success(**steer, **latest)
 
-    here = [p.visit, p.bench]
-    then_answer(page.load(desk.start, None, opened, **quiet))
-    then_answer(p.shelf.example(desk.open_example, here, opened, **latest))
-    then_answer(p.upload.upload(desk.open_upload, [*here, p.upload], opened, **latest))
+    for event in (
+        page.load(desk.start, None, opened, **quiet),
+        p.shelf.example(desk.open_example, p.visit, opened, **latest),
+        p.upload.upload(desk.open_upload, [p.visit, p.upload], opened, **latest),
+    ):
+        then_answer(event.success(desk.settle, [p.visit, p.bench], p.bench, **quick))
     then_answer(p.questions.ask(desk.choose_question, p.visit, p.prompt, **quick))
     for trigger in (p.prompt.submit, p.ask.click):
         then_answer(trigger(desk.stop, p.visit, None, **quick))

@@ -65,7 +65,7 @@ def test_rows_follow_to_another_picture() -> None:
         ),
     )
     rows = [bench.Row(3, "fork", 2.0, -30.0), bench.Row(5, "dog", 0.5, 1.0, region="patch", patch=Cell(3, 3))]
-    first, second = bench.moved_to(rows, small)
+    first, second = bench.settle(bench.dump(rows), small)
     assert (first.value, first.rest) == (-30.0, 1.0)
     assert (second.region, second.patch) == ("all", None)
 

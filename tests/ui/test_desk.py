@@ -49,29 +49,29 @@ def test_start_opens_the_first_example(desk: Desk) -> None:
     assert opened.visit.example == "one" and opened.prompt == "Describe the image."
     assert 'data-map=""' in opened.stage and 'data-pick="3"' in opened.cards
     assert 'data-ask="Is there a fork?"' in opened.questions and opened.notices == ""
-    assert opened.bench["value"] == "[]"
+    assert opened.said is None and "caret" in opened.baseline and "value" not in opened.bench
 
 
 def test_the_bench_stays_when_the_picture_changes(desk: Desk, visit: Visit) -> None:
-    opened = desk.open_example(visit, moved(-30), event(key="two"))
+    opened = desk.open_example(visit, event(key="two"))
     assert opened.visit.example == "two"
-    assert json.loads(opened.bench["value"])[0]["value"] == -30
+    assert json.loads(desk.settle(opened.visit, moved(-30)))[0]["value"] == -30
 
 
 @pytest.mark.parametrize("key", ["three", None, 5, ["one"]])
 def test_unknown_examples_are_refused(desk: Desk, visit: Visit, key: object) -> None:
     with pytest.raises(gr.Error, match="no example"):
-        desk.open_example(visit, "[]", event(key=key))
+        desk.open_example(visit, event(key=key))
 
 
 def test_upload_reads_a_picture_and_refuses_what_is_none(desk: Desk, visit: Visit, tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
-    assert desk.open_upload(visit, "[]", str(tmp_path / "a.png")).visit.view.image.size == (30, 20)
+    assert desk.open_upload(visit, str(tmp_path / "a.png")).visit.view.image.size == (30, 20)
     (tmp_path / "b.png").write_text("no picture")
     with pytest.raises(gr.Error, match="not a picture"):
-        desk.open_upload(visit, "[]", str(tmp_path / "b.png"))
+        desk.open_upload(visit, str(tmp_path / "b.png"))
     with pytest.raises(gr.Error, match="picture arrived"):
-        desk.open_upload(visit, "[]", None)
+        desk.open_upload(visit, None)
 
 
 def test_a_patch_gives_its_neurons_and_the_way_back(desk: Desk, visit: Visit) -> None:
@@ -168,12 +168,14 @@ def test_events_without_data_are_refused(desk: Desk, visit: Visit) -> None:
         desk.put(visit, "[]", gr.EventData(None, None))
 
 
-def test_a_newer_answer_stops_the_older_and_haste_only_a_slow_one() -> None:
+def test_a_newer_answer_stops_the_older_and_haste_only_a_slow_one_to_an_older_wish() -> None:
     turn = Turn()
-    first = turn.begin()
-    second = turn.begin()
+    first = turn.begin("-10")
+    second = turn.begin("-20")
     assert first.is_set() and not second.is_set()
-    turn.hurry(patience=60)
-    assert not second.is_set()
-    turn.hurry(patience=-1)
+    turn.hurry("-30", patience=60)
+    assert not second.is_set(), "it has not taken long yet"
+    turn.hurry("-20", patience=-1)
+    assert not second.is_set(), "it is what is wished for, so nothing newer will come"
+    turn.hurry("-30", patience=-1)
     assert second.is_set()
