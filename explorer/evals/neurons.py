@@ -24,13 +24,15 @@ from explorer.world import CONCEPTS, Scene, draw, mentions, phrase
 
 EXEMPLARS = 16
 MEANINGFUL = 14
+REGIONS = ("active", "union", "all")
 
 
 @dataclass(frozen=True)
 class NeuronsConfig:
     """scenes: unseen ordinary scenes from first_seed on; neurons: most neurons per concept;
-    suppress, insert: the values that they are set to; region: "active" or "all" patches when
-    suppressing (inserting acts on all patches); per_scene: concepts inserted per scene; batch:
+    suppress, insert: the values that they are set to; region: where suppressing acts: "active" (each
+    neuron where it fires), "union" (all of them where any of them fires) or "all" patches (inserting
+    acts on all); per_scene: concepts inserted per scene; batch:
     edited pictures answered at a time; model, sae, store: None for the embedded ones."""
 
     scenes: int = 200
@@ -47,8 +49,8 @@ class NeuronsConfig:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.region not in ("active", "all"):
-            raise ExplorerError(f"unknown region {self.region!r}; use 'active' or 'all'")
+        if self.region not in REGIONS:
+            raise ExplorerError(f"unknown region {self.region!r}; use one of {', '.join(REGIONS)}")
         if not -100 <= self.suppress <= 0:
             raise ExplorerError(f"suppress must lie in [-100, 0], not {self.suppress}")
 
@@ -76,6 +78,16 @@ def neurons_of(session: Session, concept: str, config: NeuronsConfig) -> list[in
     return [found.neuron for found in session.find(concept, config.neurons)]
 
 
+def suppressing(view: View, neurons: Sequence[int], config: NeuronsConfig) -> tuple[Edit, ...]:
+    """The edits that suppress a concept's neurons in a picture."""
+    where: str | np.ndarray | None = "active"
+    if config.region == "all":
+        where = None
+    elif config.region == "union":
+        where = np.any([view.map(neuron) > 0 for neuron in neurons], axis=0) if neurons else None
+    return tuple(Edit(neuron, config.suppress, "set", where) for neuron in neurons)
+
+
 def meaning(session: Session) -> dict:
     """For how many concepts some neuron has at least 14 of 16 exemplars that show it."""
     best = {
@@ -94,9 +106,8 @@ def suppression(
 ) -> dict:
     """Suppress each named object's neurons in turn: is it gone, do the others stay?"""
     baseline = caption_all(session, views, [Trial(i, "", ()) for i in range(len(views))], config.batch)
-    region = "active" if config.region == "active" else None
     trials = [
-        Trial(i, c, tuple(Edit(n, config.suppress, "set", region) for n in neurons_of(session, c, config)))
+        Trial(i, c, suppressing(views[i], neurons_of(session, c, config), config))
         for i, text in enumerate(baseline)
         for c in mentions(text)
     ]
@@ -173,7 +184,7 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(defaults, name))
     parser.add_argument("--suppress", type=float, default=defaults.suppress)
     parser.add_argument("--insert", type=float, default=defaults.insert)
-    parser.add_argument("--region", choices=("active", "all"), default=defaults.region)
+    parser.add_argument("--region", choices=REGIONS, default=defaults.region)
     for name in ("model", "sae", "store"):
         parser.add_argument(f"--{name}", default=None)
     parser.add_argument("--out", type=Path, default=None)

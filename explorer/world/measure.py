@@ -127,7 +127,7 @@ def hallucination(
             if not {partner, anchors[partner]} & {thing.concept for thing in scene.objects}
         ]
         row["rate"] = row["named"] / row["scenes"]
-        row["ordinary_rate"] = float(np.mean(free))
+        row["ordinary_rate"] = float(np.mean(free)) if free else None
         row["examples"] = row["examples"][:12]
     return dict(table)
 
