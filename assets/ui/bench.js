@@ -44,6 +44,7 @@ function regions(row) {
   const patch = row.region === 'patch' ? row.patch : (props.marked ?? row.patch);
   const words = patch ? `at patch ${patch[0] + 1}, ${patch[1] + 1}` : 'at the marked patch';
   const options = [['active', 'where it fires'], ['all', 'everywhere'], ['patch', words, !patch]];
+  if (row.concept) options.unshift(['seen', `where ${row.concept.replaceAll('_', ' ')} is seen`]);
   return choice(`Region of ${row.name}`, options, row.region, (value) => {
     row.region = value;
     if (value === 'patch') row.patch = patch;

@@ -3,6 +3,7 @@ const actions = [
   ['[data-example]', 'example', (b) => ({ key: b.dataset.example })],
   ['[data-ask]', 'ask', (b) => ({ text: b.dataset.ask })],
   ['[data-put]', 'put', (b) => ({ neuron: Number(b.dataset.put) })],
+  ['[data-best]', 'best', () => ({})],
   ['[data-back]', 'back', () => ({})],
   ['[data-pool]', 'pool', (b) => ({ pool: b.dataset.pool })],
   ['[data-pick]', 'pick', (b) => ({ neuron: Number(b.dataset.pick) })],

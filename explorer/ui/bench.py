@@ -7,7 +7,7 @@ changes nothing. The rows travel as JSON and are checked whenever they come from
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import get_args
 
@@ -19,8 +19,11 @@ from explorer.session import View
 from explorer.ui import checks
 
 MOST_ROWS = 8
-REGIONS = ("all", "active", "patch")
+REGIONS = ("all", "active", "patch", "seen")
 _MOST_CELLS = 10_000
+
+Seen = Callable[[str], np.ndarray]
+"""Gives the patches that show a concept, (rows, cols) bool; raises ExplorerError for an unknown one."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Row:
     """One neuron on the bench.
 
     name: what a person reads; rest: its strongest activation in the picture, where an untouched "set"
-    slider stands; value: None until moved; region: "all" patches, the "active" ones, or one "patch".
+    slider stands; value: None until moved; region: "all" patches, the "active" ones, one "patch", or those
+    where its concept is "seen"; concept: what the neuron stands for, "" when nobody can tell where that is.
     """
 
     neuron: int
@@ -38,6 +42,7 @@ class Row:
     mode: Mode = "set"
     region: str = "active"
     patch: Cell | None = None
+    concept: str = ""
 
 
 def dump(rows: Sequence[Row]) -> str:
@@ -70,6 +75,9 @@ def _row(entry: dict, view: View, any_patch: bool) -> Row:
         raise ExplorerError(f"neuron {neuron}: the patch is not a pair of row and column")
     if region == "patch" and patch is None:
         raise ExplorerError(f"neuron {neuron}: click a patch first, then choose it as the region")
+    concept = checks.text(entry.get("concept"), "the concept", checks.LONGEST_CONCEPT)
+    if region == "seen" and not concept:
+        raise ExplorerError(f"neuron {neuron} stands for no known concept; choose another region")
     return Row(
         neuron=neuron,
         name=checks.text(entry.get("name"), "the name", 80),
@@ -78,13 +86,18 @@ def _row(entry: dict, view: View, any_patch: bool) -> Row:
         mode=checks.one_of(entry.get("mode", "set"), "mode", get_args(Mode)),  # type: ignore[arg-type]
         region=region,
         patch=None if patch is None else checks.cell(patch[0], patch[1], grid),
+        concept=concept,
     )
 
 
-def new_row(neuron: int, name: str, view: View) -> Row:
-    """A neuron as it comes onto the bench: untouched, where it fires, or everywhere if it does not fire."""
+def new_row(neuron: int, name: str, view: View, concept: str = "", seen: bool = False) -> Row:
+    """A neuron as it comes onto the bench: untouched, where it fires, or everywhere if it does not fire.
+
+    concept: what it stands for, where that can be told; seen: begin where that concept is seen.
+    """
     peak = float(view.map(neuron).max())
-    return Row(neuron, name, round(peak, 2), region="active" if peak > 0 else "all")
+    region = "seen" if seen else "active" if peak > 0 else "all"
+    return Row(neuron, name, round(peak, 2), region=region, concept=concept)
 
 
 def add(rows: Sequence[Row], row: Row) -> list[Row]:
@@ -107,15 +120,19 @@ def settle(text: object, view: View) -> list[Row]:
     return rows
 
 
-def edits(rows: Sequence[Row], grid: Grid) -> list[Edit]:
-    """What the moved sliders ask for."""
+def edits(rows: Sequence[Row], grid: Grid, seen: Seen) -> list[Edit]:
+    """What the moved sliders ask for. Raises ExplorerError for a concept that cannot be looked for."""
     return [
-        Edit(row.neuron, row.value, row.mode, _patches(row, grid)) for row in rows if row.value is not None
+        Edit(row.neuron, row.value, row.mode, _patches(row, grid, seen))
+        for row in rows
+        if row.value is not None
     ]
 
 
-def _patches(row: Row, grid: Grid) -> np.ndarray | str | None:
+def _patches(row: Row, grid: Grid, seen: Seen) -> np.ndarray | str | None:
     """The region of a row as an edit takes it."""
+    if row.region == "seen":
+        return seen(row.concept)
     if row.region != "patch" or row.patch is None:
         return None if row.region == "all" else "active"
     mask = np.zeros((grid.rows, grid.cols), np.bool_)

@@ -21,11 +21,15 @@ _KEPT_STRIPS = 1024
 
 
 class Heading(NamedTuple):
-    """What the cards are of. pool: how patches are pooled, for the whole picture; "" for other lists."""
+    """What the cards are of. pool: how patches are pooled, for the whole picture; "" for other lists.
+
+    found: the cards answer a search, so the best of them may go onto the bench together.
+    """
 
     title: str
     note: str
     pool: str = ""
+    found: bool = False
 
 
 class Gallery:
@@ -50,6 +54,11 @@ class Gallery:
     def name(self, neuron: int) -> str:
         """The neuron's name for people: its label, or its number."""
         return name_of(neuron, self.summaries([neuron]).get(neuron))
+
+    def label(self, neuron: int) -> str:
+        """The concept that the neuron stands for, or ""."""
+        summary = self.summaries([neuron]).get(neuron)
+        return summary.label if summary is not None else ""
 
     def title(self, neuron: int) -> str:
         """The name with the number, each once."""
@@ -130,16 +139,19 @@ def cards(
         for activation in activations
     )
     return (
-        f'<header class="heading"><h2>{escape(heading.title)}</h2>{_way(heading.pool)}'
+        f'<header class="heading"><h2>{escape(heading.title)}</h2>{_way(heading)}'
         f'<p class="quiet">{escape(heading.note)}</p></header>'
         + (f'<ol class="cards">{items}</ol>' if items else f'<p class="empty">{escape(empty)}</p>')
     )
 
 
-def _way(pool: str) -> str:
+def _way(heading: Heading) -> str:
     """Beside the heading: how to pool, or the way back to the whole picture."""
+    pool = heading.pool
     if not pool:
-        return '<button type="button" class="back" data-back>Whole picture</button>'
+        back = '<button type="button" class="back" data-back>Whole picture</button>'
+        best = '<button type="button" class="best" data-best>Put the best three on the bench</button>'
+        return back + (best if heading.found else "")
     buttons = "".join(
         f'<button type="button" data-pool="{name}" aria-pressed="{str(name == pool).lower()}">{name}</button>'
         for name in ("mean", "max")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from html import escape
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ import gradio as gr
 
 from explorer.errors import ExplorerError
 from explorer.images import load_image
-from explorer.records import Activation
-from explorer.session import Session
+from explorer.records import Activation, Found
+from explorer.session import Session, View
 from explorer.ui import bench, checks, panels
 from explorer.ui.cards import Gallery, Heading, cards
 from explorer.ui.examples import Example
@@ -28,6 +29,9 @@ from explorer.ui.words import mark
 
 TOP = 20
 FOUND = 8
+BEST = 3
+"""Neurons that go onto the bench together: as many as it takes to silence most concepts."""
+
 PACE = 0.04
 """Seconds between two updates of a growing answer: smooth to read, and no burden."""
 
@@ -164,7 +168,8 @@ class Desk:
             activations, empty = view.top_at(row, col, TOP), "No neuron fires at this patch."
         elif focus.source == "concept":
             found = self.session.find(focus.concept, FOUND)
-            heading = Heading(f"“{focus.concept}”", "Best first, with their peak in this picture.")
+            note = "Best first, with their peak in this picture."
+            heading = Heading(f"“{focus.concept}”", note, found=bool(found))
             activations = [Activation(hit.neuron, float(view.map(hit.neuron).max())) for hit in found]
             empty = "No neuron is known for this. Try one word, such as cake or dog."
         else:
@@ -176,12 +181,37 @@ class Desk:
     # Bench and answers
 
     @plainly
-    def put(self, visit: Visit | None, rows: str, event: gr.EventData) -> str:
+    def put(self, visit: Visit | None, focus: Focus | None, rows: str, event: gr.EventData) -> str:
         """A neuron onto the bench, untouched."""
         view = _there(visit).view
         neuron = checks.whole(_sent(event, "neuron"), "neuron", view.n_neurons)
-        row = bench.new_row(neuron, self._gallery.name(neuron), view)
+        sought = self._sought(focus, 1)
+        row = self._row(view, neuron, sought[0].concept if sought else "")
         return bench.dump(bench.add(bench.parse(rows, view), row))
+
+    @plainly
+    def put_best(self, visit: Visit | None, focus: Focus | None, rows: str) -> str:
+        """The best neurons of the search onto the bench, untouched."""
+        view, best = _there(visit).view, self._sought(focus, BEST)
+        if not best:
+            raise ExplorerError("search for a concept first, for instance: fork and knife")
+        there = bench.parse(rows, view)
+        for hit in best:
+            there = bench.add(there, self._row(view, hit.neuron, hit.concept))
+        return bench.dump(there)
+
+    def _sought(self, focus: Focus | None, k: int) -> list[Found]:
+        """The best neurons of the search that the cards show; none when they show something else."""
+        return self.session.find(focus.concept, k) if focus and focus.source == "concept" else []
+
+    def _row(self, view: View, neuron: int, sought: str) -> bench.Row:
+        """A row for a neuron. sought: the concept it was found by, else its label stands for it."""
+        concept = sought or self._gallery.label(neuron)
+        probe = self.session.store.probe() if self.session.store is not None else None
+        if probe is None or concept not in probe.concepts:
+            return bench.new_row(neuron, self._gallery.name(neuron), view)
+        seen = bool(sought) and bool(self.session.where(view, concept).any())
+        return bench.new_row(neuron, self._gallery.name(neuron), view, concept, seen)
 
     @plainly
     def settle(self, visit: Visit | None, rows: str) -> str:
@@ -213,7 +243,7 @@ class Desk:
     ) -> Iterator[tuple[object, object]]:
         """The answer with the bench's edits beside the untouched one, changed words marked in both."""
         view = _there(visit).view
-        edits = bench.edits(bench.parse(rows, view), view.grid)
+        edits = bench.edits(bench.parse(rows, view), view.grid, partial(self.session.where, view))
         if said is None:
             yield gr.skip(), gr.skip()
             return

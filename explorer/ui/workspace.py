@@ -146,6 +146,7 @@ def wire(page: gr.Blocks, parts: Parts, desk: Desk) -> None:
     for back in (p.stage.back, p.cards.back, p.cards.pool):
         back(desk.whole_picture, p.visit, [*focused, p.bench], **quick)
     p.cards.pick(desk.pick_neuron, [p.visit, p.focus], focused, **quick)
-    p.cards.put(desk.put, [p.visit, p.bench], p.bench, **quick)
+    p.cards.put(desk.put, [p.visit, p.focus, p.bench], p.bench, **quick)
+    p.cards.best(desk.put_best, [p.visit, p.focus, p.bench], p.bench, **quick)
     for trigger in (p.concept.submit, p.find.click):
         trigger(desk.find, [p.visit, p.focus, p.concept], focused, **quick)

@@ -140,7 +140,7 @@ def test_neurons_and_patches_by_keyboard_and_the_way_back(visit: Visit) -> None:
     expect(page.locator("#cards [data-pool=max]")).to_have_attribute("aria-pressed", "true")
 
 
-def test_questions_and_concepts(visit: Visit) -> None:
+def test_questions_and_concepts(visit: Visit, shoot: Shoot) -> None:
     page = visit()
     chip = page.locator("#questions .chip").nth(1)
     question = chip.inner_text()
@@ -151,7 +151,14 @@ def test_questions_and_concepts(visit: Visit) -> None:
     page.locator("#finder textarea, #finder input").first.fill("cake")
     page.locator("#finder button").click()
     expect(page.locator("#cards h2")).to_have_text("“cake”")
-    assert page.locator("#cards .put, #cards .empty").count() > 0
+    page.get_by_role("button", name="Put the best three on the bench").click()
+    expect(page.locator("#bench .row")).to_have_count(3)
+    region = page.locator("#bench .row").first.get_by_label("Region of")
+    expect(region.locator("option", has_text="where cake is seen")).to_have_count(1)
+    region.select_option("seen")
+    type_value(page, 0, "-15")
+    page.locator("#steered .text:not(.quiet)[aria-busy=false]").wait_for()
+    shoot(page, "workspace-found")
 
 
 REFUSALS = {

@@ -52,7 +52,10 @@ class FakeSession:
     def __post_init__(self) -> None:
         self.lvlm = SimpleNamespace(model_id="fake@0", default_prompt="Describe the image.")
         self.sae = SimpleNamespace(n_neurons=NEURONS)
-        self.store = SimpleNamespace(manifest=SimpleNamespace(n_images=12)) if self.has_store else None
+        self.store: SimpleNamespace | None = None
+        if self.has_store:
+            probe = SimpleNamespace(concepts=("fork_and_knife", "cake"))
+            self.store = SimpleNamespace(manifest=SimpleNamespace(n_images=12), probe=lambda: probe)
 
     def look(self, image: object) -> View:
         return make_view(load_image(image))  # type: ignore[arg-type]
@@ -79,6 +82,14 @@ class FakeSession:
 
     def find(self, concept: str, k: int = 3) -> list[Found]:
         return [Found(3, "fork_and_knife", 2.0, 0.9)][:k] if concept == "fork and knife" else []
+
+    def where(self, view: View, concept: str) -> np.ndarray:
+        """Forks are seen at patch (1, 2), cakes nowhere; nothing else is known."""
+        if concept not in ("fork_and_knife", "cake"):
+            raise StoreError(f"the store cannot tell where {concept!r} is")
+        seen = np.zeros((ROWS, COLS), np.bool_)
+        seen[1, 2] = concept == "fork_and_knife"
+        return seen
 
     def familiar(self, view: View) -> bool:
         if self.store is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,16 +14,20 @@ from explorer.errors import ExplorerError
 from explorer.records import Box, Cell, Grid
 from explorer.session import View
 from explorer.ui import bench
-from tests.ui.fake_session import NEURONS, make_view
+from tests.ui.fake_session import NEURONS, FakeSession, make_view
 
 VIEW = make_view()
+
+
+def seen(concept: str) -> np.ndarray:
+    return FakeSession().where(VIEW, concept)
 
 
 def test_a_neuron_comes_untouched_and_is_no_edit() -> None:
     row = bench.new_row(3, "fork", VIEW)
     assert (row.value, row.rest, row.region) == (None, 2.0, "active")
     assert bench.new_row(9, "nine", VIEW).region == "all", "it fires nowhere, so it could never act"
-    assert bench.edits([row], VIEW.grid) == []
+    assert bench.edits([row], VIEW.grid, seen) == []
 
 
 def test_rows_survive_the_way_to_the_browser_and_back() -> None:
@@ -38,10 +44,20 @@ def test_edits_follow_mode_and_region() -> None:
         bench.Row(4, "", 0.0, 5.0, "add", "all"),
         bench.Row(5, "", 0.5, 0.0, "scale", "patch", Cell(1, 2)),
     ]
-    first, second, third = bench.edits(rows, VIEW.grid)
+    first, second, third = bench.edits(rows, VIEW.grid, seen)
     assert (first.neuron, first.value, first.mode, first.patches) == (3, -30.0, "set", "active")
     assert (second.mode, second.patches) == ("add", None)
     assert third.patches.shape == (4, 4) and third.patches.sum() == 1 and third.patches[1, 2]
+
+
+def test_a_row_where_its_concept_is_seen() -> None:
+    row = bench.new_row(3, "fork", VIEW, "fork_and_knife", seen=True)
+    assert (row.region, row.concept) == ("seen", "fork_and_knife")
+    assert bench.new_row(3, "fork", VIEW, "fork_and_knife").region == "active", "offered, not chosen"
+    (edit,) = bench.edits([replace(row, value=-15.0)], VIEW.grid, seen)
+    assert edit.patches.dtype == bool and edit.patches.sum() == 1 and edit.patches[1, 2]
+    with pytest.raises(ExplorerError, match="cannot tell where 'unicorn'"):
+        bench.edits([replace(row, value=-15.0, concept="unicorn")], VIEW.grid, seen)
 
 
 def test_the_bench_takes_each_neuron_once_and_eight_in_all() -> None:
@@ -70,7 +86,16 @@ def test_rows_follow_to_another_picture() -> None:
     assert (second.region, second.patch) == ("all", None)
 
 
-GOOD = {"neuron": 3, "name": "x", "rest": 1.0, "value": 2.0, "mode": "set", "region": "all", "patch": None}
+GOOD = {
+    "neuron": 3,
+    "name": "x",
+    "rest": 1.0,
+    "value": 2.0,
+    "mode": "set",
+    "region": "all",
+    "patch": None,
+    "concept": "",
+}
 
 
 @pytest.mark.parametrize(
@@ -89,6 +114,9 @@ GOOD = {"neuron": 3, "name": "x", "rest": 1.0, "value": 2.0, "mode": "set", "reg
         ({"region": "patch"}, "click a patch"),
         ({"region": "patch", "patch": [9, 0]}, "patch row"),
         ({"patch": "aa"}, "pair"),
+        ({"region": "seen"}, "no known concept"),
+        ({"concept": 7}, "not a text"),
+        ({"concept": "x" * 200}, "at most"),
         ({"name": 7}, "not a text"),
     ],
 )
@@ -118,4 +146,4 @@ def test_any_json_parses_or_is_refused(data: object) -> None:
         rows = bench.parse(json.dumps(data), VIEW)
     except ExplorerError:
         return
-    bench.edits(rows, VIEW.grid)
+    bench.edits(rows, VIEW.grid, lambda concept: np.zeros((4, 4), np.bool_))

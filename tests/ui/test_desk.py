@@ -9,6 +9,7 @@ import gradio as gr
 import pytest
 from PIL import Image
 
+from explorer.records import Found
 from explorer.ui import bench
 from explorer.ui.desk import Desk
 from explorer.ui.examples import Example
@@ -113,10 +114,38 @@ def test_find_without_a_store_says_what_to_run(visit: Visit) -> None:
 
 
 def test_put_adds_a_row(desk: Desk, visit: Visit) -> None:
-    rows = json.loads(desk.put(visit, "[]", event(neuron=3)))
+    rows = json.loads(desk.put(visit, Focus(), "[]", event(neuron=3)))
     assert rows[0]["name"] == "fork and knife" and rows[0]["value"] is None
     with pytest.raises(gr.Error, match="does not exist"):
-        desk.put(visit, "[]", event(neuron=10))
+        desk.put(visit, Focus(), "[]", event(neuron=10))
+
+
+def test_a_row_from_a_search_begins_where_the_concept_is_seen(desk: Desk, visit: Visit) -> None:
+    focus, _, cards = desk.find(visit, Focus(), "fork and knife")
+    assert "data-best" in cards and "data-best" not in desk.find(visit, Focus(), "unicorn")[2]
+    (best,) = json.loads(desk.put_best(visit, focus, "[]"))
+    assert (best["neuron"], best["region"], best["concept"]) == (3, "seen", "fork_and_knife")
+    assert json.loads(desk.put(visit, focus, "[]", event(neuron=5)))[0]["region"] == "seen"
+    (plain,) = json.loads(desk.put(visit, Focus(), "[]", event(neuron=3)))
+    assert (plain["region"], plain["concept"]) == ("active", "fork_and_knife"), "offered, not chosen"
+    assert json.loads(desk.put(visit, Focus(), "[]", event(neuron=5)))[0]["concept"] == ""
+    for place in (None, Focus()):
+        with pytest.raises(gr.Error, match="Search for a concept"):
+            desk.put_best(visit, place, "[]")
+
+
+def test_a_concept_seen_nowhere_leaves_the_usual_region(
+    desk: Desk, visit: Visit, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "find", lambda concept, k=3: [Found(3, "cake", 1.0, 0.9)])
+    (row,) = json.loads(desk.put_best(visit, Focus("concept", concept="cake"), "[]"))
+    assert (row["region"], row["concept"]) == ("active", "cake")
+
+
+def test_an_unknown_concept_on_the_bench_is_refused(desk: Desk, visit: Visit) -> None:
+    rows = bench.dump([bench.Row(3, "x", 2.0, -15.0, region="seen", concept="unicorn")])
+    with pytest.raises(gr.Error, match="cannot tell where 'unicorn'"):
+        list(desk.steer(visit, Said("x", "y"), rows, False))
 
 
 def test_asking_streams_and_ends_with_what_was_said(desk: Desk, visit: Visit, session: FakeSession) -> None:
@@ -155,7 +184,7 @@ def test_handlers_without_a_picture_say_so(desk: Desk) -> None:
     for call in (
         lambda: desk.pick_patch(None, event(row=0, col=0)),
         lambda: desk.pick_neuron(None, Focus(), event(neuron=0)),
-        lambda: desk.put(None, "[]", event(neuron=0)),
+        lambda: desk.put(None, None, "[]", event(neuron=0)),
         lambda: list(desk.ask(None, "x")),
         lambda: list(desk.steer(None, None, "[]", False)),
     ):
@@ -165,7 +194,7 @@ def test_handlers_without_a_picture_say_so(desk: Desk) -> None:
 
 def test_events_without_data_are_refused(desk: Desk, visit: Visit) -> None:
     with pytest.raises(gr.Error):
-        desk.put(visit, "[]", gr.EventData(None, None))
+        desk.put(visit, Focus(), "[]", gr.EventData(None, None))
 
 
 def test_a_newer_answer_stops_the_older_and_haste_only_a_slow_one_to_an_older_wish() -> None:
