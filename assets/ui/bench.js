@@ -36,6 +36,7 @@ function choice(label, options, chosen, change) {
     select.append(make('option', { value, textContent: words, disabled: Boolean(disabled) }));
   }
   select.value = chosen;
+  select.title = select.selectedOptions[0]?.textContent ?? '';
   select.addEventListener('change', () => change(select.value));
   return select;
 }
