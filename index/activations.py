@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from explorer.records import Grid
@@ -20,12 +21,14 @@ from index.sources import Picture
 
 
 class Encoded(NamedTuple):
-    """A picture with its grid, its activations, and the share of its variance left unexplained."""
+    """A picture with its grid, its activations, the share of its variance left unexplained, and its patch
+    vectors [patches, d]."""
 
     picture: Picture
     grid: Grid
     codes: ImageCodes
     fvu: float
+    patches: np.ndarray
 
 
 def batches(items: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
@@ -44,6 +47,7 @@ def encode(lvlm: LVLM, sae: SAE, block: int, pictures: Sequence[Picture]) -> lis
     n_images, n_patches, width = patches.shape
     codes = sae.encode_sparse(patches.reshape(-1, width))
     fvu = unexplained(sae, patches, codes)
+    vectors = patches.cpu().numpy()
     tokens, neurons, values = (column.cpu().numpy() for column in codes)
     ends = torch.searchsorted(
         codes.tokens, torch.arange(n_images + 1, device=patches.device) * n_patches
@@ -54,6 +58,7 @@ def encode(lvlm: LVLM, sae: SAE, block: int, pictures: Sequence[Picture]) -> lis
             item.grid,
             ImageCodes(tokens[start:end] - i * n_patches, neurons[start:end], values[start:end], n_patches),
             fvu[i],
+            vectors[i],
         )
         for i, (picture, item, start, end) in enumerate(zip(pictures, prepared, ends, ends[1:], strict=False))
     ]

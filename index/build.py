@@ -26,8 +26,8 @@ from explorer.store.pending import Pending, PendingImage
 from explorer.store.writer import ConceptRow, ExemplarRow, ImageRow, SkippedRow
 from explorer.vlm.base import LVLM
 from index.activations import Encoded, batches, encode
-from index.choosing import ObjectSample, complementary
-from index.labels import PER_CONCEPT, ConceptEvidence, best_labels, concept_rows, precisions, rank_scores
+from index.labels import ConceptEvidence, best_labels, concept_rows, precisions, rank_scores
+from index.probes import ProbeSums, evidence
 from index.scores import POOLINGS, Pooling, pool
 from index.sources import Picture, Source, list_hash
 from index.statistics import Statistics
@@ -78,7 +78,7 @@ class _Pass:
         self.pending = pending
         self.statistics = Statistics(n_neurons)
         self.evidence = ConceptEvidence(concepts, n_neurons) if concepts else None
-        self.sample = ObjectSample(concepts)
+        self.probes: ProbeSums | None = None
         self.skipped: list[SkippedRow] = []
         self.top: TopImages | None = None
         self.grid: Grid | None = None
@@ -96,7 +96,7 @@ class _Pass:
 
     def take(self, encoded: Encoded) -> None:
         """Take in one image."""
-        picture, grid, codes, fvu = encoded
+        picture, grid, codes, fvu, _ = encoded
         if self.top is None or self.grid is None:
             self.grid = grid
             self.top = TopImages(self.n_neurons, codes.n_patches, self.config.places)
@@ -114,7 +114,8 @@ class _Pass:
         self.statistics.take(scores, fvu)
         if self.evidence is not None and (truth := picture.truth(grid.rows, grid.cols)) is not None:
             self.evidence.take(codes, truth)
-            self.sample.take(picture.image_id, codes, truth)
+            self.probes = self.probes or ProbeSums(len(self.evidence.objects), encoded.patches.shape[1])
+            self.probes.take(encoded.patches, truth)
 
 
 def build(
@@ -201,11 +202,14 @@ def _write(folder: Path, state: _Pass, source: Source, sae: SAE, manifest: Manif
         writer.add_images(images())
         exemplars = _numbered(top, numbers)
         writer.add_exemplars(_exemplar_rows(top, exemplars))
-        neurons, concepts = _meaning(state, source, shown, exemplars)
+        directions = sae.W_dec.detach().float().cpu().numpy()
+        neurons, concepts = _meaning(state, source, shown, exemplars, directions)
         writer.add_neurons(neurons)
         writer.add_concepts(concepts)
         writer.add_skipped(state.skipped)
-        writer.add_directions(sae.W_dec.detach().float().cpu().numpy())
+        if state.probes is not None:
+            writer.add_probe(state.probes.probe(tuple(source.concepts)))
+        writer.add_directions(directions)
         return writer.finish(manifest)
 
 
@@ -227,7 +231,7 @@ def _exemplar_rows(top: TopImages, exemplars: np.ndarray) -> Iterator[ExemplarRo
 
 
 def _meaning(
-    state: _Pass, source: Source, shown: list[tuple[str, ...]], exemplars: np.ndarray
+    state: _Pass, source: Source, shown: list[tuple[str, ...]], exemplars: np.ndarray, directions: np.ndarray
 ) -> tuple[list[NeuronSummary], list[ConceptRow]]:
     """The summary of each neuron, and the neurons of each concept where the source has ground truth."""
     names = [""] * len(exemplars)
@@ -243,11 +247,9 @@ def _meaning(
         labels = best_labels(scores, shares)
         names = [source.concepts[c] if c >= 0 else "" for c in labels.concept]
         precision = labels.precision
-        chosen = [
-            complementary(objects, facts.selectivity[c], PER_CONCEPT)
-            for c, objects in enumerate(state.sample.kept)
-        ]
-        concepts = concept_rows(source.concepts, facts, chosen, shares)
+        if state.probes is not None:
+            carried = evidence(facts, state.probes.contrasts(), directions)
+            concepts = concept_rows(source.concepts, facts, carried, shares)
     rows = zip(*state.statistics.facts(), names, precision, strict=True)
     summaries = [
         NeuronSummary(neuron, float(fires), float(in_top), float(mean), float(peak), name, float(share))

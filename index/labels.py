@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from explorer.store.writer import ConceptRow
-from index.choosing import Chosen
 from index.scores import ImageCodes
 from index.sources import PatchTruth
 from index.statistics import exact
@@ -124,15 +123,13 @@ def best_labels(scores: np.ndarray, precision: np.ndarray) -> Labels:
 
 
 def concept_rows(
-    concepts: Sequence[str],
-    facts: ConceptFacts,
-    chosen: Sequence[Sequence[Chosen]],
-    precision: np.ndarray,
+    concepts: Sequence[str], facts: ConceptFacts, scores: np.ndarray, precision: np.ndarray
 ) -> list[ConceptRow]:
-    """The chosen neurons of each concept, in the order in which they were chosen."""
+    """The best neurons of each concept, best first; of equal scores [C, F] the lower neuron goes first."""
     rows = []
     for c, concept in enumerate(concepts):
-        for rank, (neuron, gain) in enumerate(chosen[c]):
-            measured = (table[c, neuron] for table in (precision, *facts[:4]))
-            rows.append(ConceptRow(concept, rank, neuron, gain, *map(float, measured)))
+        order = np.argsort(-scores[c], kind="stable")[:PER_CONCEPT]
+        for rank, neuron in enumerate(order[scores[c, order] > 0].tolist()):
+            measured = (table[c, neuron] for table in (scores, precision, *facts[:4]))
+            rows.append(ConceptRow(concept, rank, neuron, *map(float, measured)))
     return rows

@@ -24,23 +24,26 @@ from explorer.world import CONCEPTS, Scene, draw, mentions, phrase
 
 EXEMPLARS = 16
 MEANINGFUL = 14
-REGIONS = ("active", "union", "all")
+REGIONS = ("object", "active", "all")
+BLOCK = 9
+"""Side of the block of patches in which a concept is inserted."""
 
 
 @dataclass(frozen=True)
 class NeuronsConfig:
     """scenes: unseen ordinary scenes from first_seed on; neurons: most neurons per concept;
-    suppress, insert: the values that they are set to; region: where suppressing acts: "active" (each
-    neuron where it fires), "union" (all of them where any of them fires) or "all" patches (inserting
-    acts on all); per_scene: concepts inserted per scene; batch:
-    edited pictures answered at a time; model, sae, store: None for the embedded ones."""
+    suppress, insert: the values that they are set to; region: where suppressing acts: "object" (the
+    patches where `session.where` sees the concept), "active" (each neuron where it fires) or "all"
+    patches; inserting acts in a block of BLOCK x BLOCK patches where least is seen; per_scene: concepts
+    inserted per scene; batch: edited pictures answered at a time; model, sae, store: None for the
+    embedded ones."""
 
     scenes: int = 200
     first_seed: int = 20_000
     neurons: int = 3
-    suppress: float = -10.0
-    insert: float = 10.0
-    region: str = "active"
+    suppress: float = -15.0
+    insert: float = 40.0
+    region: str = "object"
     per_scene: int = 2
     batch: int = 64
     model: str | None = None
@@ -78,14 +81,23 @@ def neurons_of(session: Session, concept: str, config: NeuronsConfig) -> list[in
     return [found.neuron for found in session.find(concept, config.neurons)]
 
 
-def suppressing(view: View, neurons: Sequence[int], config: NeuronsConfig) -> tuple[Edit, ...]:
+def suppressing(session: Session, view: View, concept: str, config: NeuronsConfig) -> tuple[Edit, ...]:
     """The edits that suppress a concept's neurons in a picture."""
-    where: str | np.ndarray | None = "active"
-    if config.region == "all":
-        where = None
-    elif config.region == "union":
-        where = np.any([view.map(neuron) > 0 for neuron in neurons], axis=0) if neurons else None
-    return tuple(Edit(neuron, config.suppress, "set", where) for neuron in neurons)
+    where: str | np.ndarray | None = {"active": "active", "all": None}.get(config.region)
+    if config.region == "object":
+        seen = session.where(view, concept)
+        where = seen if seen.any() else "active"
+    return tuple(Edit(n, config.suppress, "set", where) for n in neurons_of(session, concept, config))
+
+
+def free_block(scene: Scene, rows: int, cols: int) -> np.ndarray:
+    """The block of patches that shows least of the scene's objects: (rows, cols) bool."""
+    taken = scene.patch_objects(rows, cols, 0.1) >= 0
+    places = [(r, c) for r in range(rows - BLOCK + 1) for c in range(cols - BLOCK + 1)]
+    row, col = min(places, key=lambda p: int(taken[p[0] : p[0] + BLOCK, p[1] : p[1] + BLOCK].sum()))
+    block = np.zeros((rows, cols), dtype=bool)
+    block[row : row + BLOCK, col : col + BLOCK] = True
+    return block
 
 
 def meaning(session: Session) -> dict:
@@ -107,7 +119,7 @@ def suppression(
     """Suppress each named object's neurons in turn: is it gone, do the others stay?"""
     baseline = caption_all(session, views, [Trial(i, "", ()) for i in range(len(views))], config.batch)
     trials = [
-        Trial(i, c, suppressing(views[i], neurons_of(session, c, config), config))
+        Trial(i, c, suppressing(session, views[i], c, config))
         for i, text in enumerate(baseline)
         for c in mentions(text)
     ]
@@ -138,10 +150,11 @@ def insertion(
     trials = []
     for i, scene in enumerate(scenes):
         rng = np.random.default_rng([41, scene.seed])
+        block = free_block(scene, views[i].grid.rows, views[i].grid.cols)
         absent = sorted(set(CONCEPTS) - {thing.concept for thing in scene.objects})
         for concept in rng.choice(absent, config.per_scene, replace=False):
             found = neurons_of(session, str(concept), config)
-            trials.append(Trial(i, str(concept), tuple(Edit(n, config.insert) for n in found)))
+            trials.append(Trial(i, str(concept), tuple(Edit(n, config.insert, "set", block) for n in found)))
     texts = caption_all(session, views, trials, config.batch)
     named = [trial.concept in mentions(text) for trial, text in zip(trials, texts, strict=True)]
     missed = sorted({phrase(t.concept) for t, hit in zip(trials, named, strict=True) if not hit})

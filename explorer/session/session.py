@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from explorer.errors import StoreError
@@ -21,7 +22,7 @@ from explorer.sae.quality import unexplained
 from explorer.session.site import site_block
 from explorer.session.view import View
 from explorer.steer import apply_edits
-from explorer.store import Store
+from explorer.store import Store, concept_key
 from explorer.vlm import LVLM, Cancel, open_lvlm
 from explorer.vlm.generation import streamed
 
@@ -175,6 +176,22 @@ class Session:
     def find(self, concept: str, k: int = 3) -> list[Found]:
         """The neurons that stand for a concept ("fork"), best first; none for an unknown concept."""
         return self._stored().find(concept, k)
+
+    def where(self, view: View, concept: str) -> np.ndarray:
+        """The patches that show a concept, and their neighbours: (rows, cols) bool.
+
+        Read linearly from the patches, as the store learnt it from its source's truth. Raises StoreError
+        when the store knows no such concept.
+        """
+        probe, name = self._stored().probe(), concept_key(concept)
+        if probe is None or name not in probe.concepts:
+            known = ", ".join(self._stored().concepts()) or "no concepts, its source had no truth per patch"
+            raise StoreError(f"the store cannot tell where {concept!r} is; it knows {known}")
+        patches = view.hidden[self.lvlm.patch_slice].numpy()
+        found = probe.shown(patches).reshape(view.grid.rows, view.grid.cols) == probe.concepts.index(name)
+        framed = np.pad(found, 1)
+        beside = framed[:-2, 1:-1] | framed[2:, 1:-1] | framed[1:-1, :-2] | framed[1:-1, 2:]
+        return found | beside
 
     def similar(self, neuron: int, k: int = 8) -> list[Activation]:
         """The neurons whose directions are nearest to a neuron's, with the cosine as value."""

@@ -1,8 +1,9 @@
 """The folder that the indexer writes and the page reads. FORMAT.md is the normative description."""
 
 from explorer.store.manifest import Manifest
+from explorer.store.probe import Probe
 from explorer.store.publish import atomic, check_target
-from explorer.store.reader import Store
+from explorer.store.reader import Store, concept_key
 from explorer.store.writer import StoreWriter
 
-__all__ = ["Manifest", "Store", "StoreWriter", "atomic", "check_target"]
+__all__ = ["Manifest", "Probe", "Store", "StoreWriter", "atomic", "check_target", "concept_key"]

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
+
 from explorer.errors import StoreError
 from explorer.records import Activation, Exemplar, Found, NeuronSummary
 from explorer.store.manifest import (
@@ -24,6 +26,7 @@ from explorer.store.manifest import (
     read_manifest,
 )
 from explorer.store.maps import unpack
+from explorer.store.probe import Probe
 from explorer.store.schema import LATEST, version
 from explorer.store.vectors import Directions
 
@@ -166,6 +169,15 @@ class Store:
     def concepts(self) -> list[str]:
         """The concepts that `find` knows, in alphabetical order."""
         return [row[0] for row in self._ask("SELECT DISTINCT concept FROM concepts ORDER BY concept", ())]
+
+    def probe(self) -> Probe | None:
+        """The linear read-out of concepts from patches; None when the source had no truth per patch."""
+        rows = self._ask("SELECT concept, bias, weight FROM probes ORDER BY place", ())
+        if not rows:
+            return None
+        bias = np.array([-np.inf if row[1] is None else row[1] for row in rows], dtype=np.float32)
+        weight = np.stack([np.frombuffer(row[2], dtype="<f4") for row in rows])
+        return Probe(tuple(row[0] for row in rows[:-1]), weight, bias)
 
     def similar(self, neuron: int, k: int = 8) -> list[Activation]:
         """The k neurons whose decoder direction is nearest, with the cosine as value, nearest first."""

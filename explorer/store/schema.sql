@@ -1,7 +1,7 @@
 -- The tables of index.sqlite. FORMAT.md says what they mean; a test keeps the two alike.
 -- Each section starts with a line "-- migration N: title" and is applied once; N goes to user_version.
 
--- migration 1: exemplars, images, neurons, concepts, skipped
+-- migration 1: exemplars, images, neurons, concepts, probes, skipped
 CREATE TABLE images (
     image INTEGER PRIMARY KEY,
     image_id TEXT NOT NULL UNIQUE,
@@ -44,6 +44,13 @@ CREATE TABLE concepts (
     reach REAL NOT NULL,
     PRIMARY KEY (concept, rank)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE probes (
+    place INTEGER PRIMARY KEY,
+    concept TEXT NOT NULL,
+    bias REAL,
+    weight BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE skipped (
     image_id TEXT PRIMARY KEY,

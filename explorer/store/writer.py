@@ -17,6 +17,7 @@ import numpy as np
 from explorer.errors import StoreError
 from explorer.records import NeuronSummary
 from explorer.store.manifest import DATABASE_NAME, DIRECTIONS_NAME, Manifest, facts_of, write_manifest
+from explorer.store.probe import Probe
 from explorer.store.schema import migrate
 from explorer.store.vectors import write_directions
 
@@ -115,6 +116,15 @@ class StoreWriter:
     def add_concepts(self, rows: Iterable[ConceptRow]) -> None:
         """Add the neurons that stand for concepts."""
         self._insert("concepts", 9, rows)
+
+    def add_probe(self, probe: Probe) -> None:
+        """Add the linear read-out of concepts; the last row, for none of them, has no name."""
+        names = (*probe.concepts, "")
+        rows = (
+            (place, name, float(bias) if np.isfinite(bias) else None, row.astype("<f4").tobytes())
+            for place, (name, bias, row) in enumerate(zip(names, probe.bias, probe.weight, strict=True))
+        )
+        self._insert("probes", 4, rows)
 
     def add_skipped(self, rows: Iterable[SkippedRow]) -> None:
         """Add the pictures that could not be read."""

@@ -7,15 +7,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from explorer.errors import ExplorerError
 from explorer.evals import neurons
-from explorer.evals.neurons import NeuronsConfig, always_on, caption_all, insertion, meaning, suppression
+from explorer.evals.neurons import (
+    BLOCK,
+    NeuronsConfig,
+    always_on,
+    caption_all,
+    free_block,
+    insertion,
+    meaning,
+    suppressing,
+    suppression,
+)
 from explorer.records import Edit, Found
 from explorer.world import CONCEPTS, phrase
 
-VIEWS = (("cake", "fork_and_knife", "apple"), ("cat",), ("apple", "cat"))
+ROWS, COLS = 14, 16
+
+
+class FakeView(tuple):
+    """The concepts that are in a picture."""
+
+    grid = SimpleNamespace(rows=ROWS, cols=COLS)
+    fvu = 0.0
+
+
+VIEWS = tuple(map(FakeView, (("cake", "fork_and_knife", "apple"), ("cat",), ("apple", "cat"))))
 STEP = 100
 """Neuron c + STEP * i is the i-th neuron of concept c."""
 
@@ -23,7 +44,8 @@ STEP = 100
 class FakeSession:
     """A view is a tuple of concepts; negative edits silence a concept's mention, positive ones insert it.
 
-    obeys: whether an edit of a concept works in a view; drags: a concept that goes when another goes.
+    obeys: whether an edit of a concept works in a view; drags: a concept that goes when another goes;
+    unseen: concepts that `where` cannot tell.
     """
 
     def __init__(
@@ -31,7 +53,9 @@ class FakeSession:
         obeys: Callable[[tuple[str, ...], str], bool] = lambda view, concept: True,
         drags: dict[str, str] | None = None,
         precision: dict[str, list[float]] | None = None,
+        unseen: Sequence[str] = (),
     ) -> None:
+        self.unseen = unseen
         self.obeys, self.drags, self.precision = obeys, drags or {}, precision
         self.batches: list[list[tuple[tuple[str, ...], tuple[Edit, ...]]]] = []
         self.shares: list[float] = []
@@ -47,6 +71,13 @@ class FakeSession:
             Found(CONCEPTS.index(concept) + STEP * i, concept, 1.0 - i / 50, share)
             for i, share in enumerate(found[:k])
         ]
+
+    def where(self, view: tuple[str, ...], concept: str) -> np.ndarray:
+        """Concept c of a view lies at patch (0, c); one that `unseen` names is not seen."""
+        place = np.zeros((ROWS, COLS), dtype=bool)
+        if concept not in self.unseen:
+            place[0, view.index(concept)] = True
+        return place
 
     def answers(self, asked: Sequence[tuple[tuple[str, ...], tuple[Edit, ...]]]) -> list[str]:
         self.batches.append(list(asked))
@@ -70,9 +101,15 @@ class FakeSession:
 
 
 def scenes_of(views: Sequence[tuple[str, ...]]) -> list[SimpleNamespace]:
-    """What the measurements ask of a scene."""
+    """What the measurements ask of a scene; its objects fill two rows at the top and a column at the left."""
+    taken = np.full((ROWS, COLS), -1)
+    taken[:2], taken[:, 0] = 0, 1
     return [
-        SimpleNamespace(seed=i, objects=[SimpleNamespace(concept=concept) for concept in view])
+        SimpleNamespace(
+            seed=i,
+            objects=[SimpleNamespace(concept=concept) for concept in view],
+            patch_objects=lambda rows, cols, least: taken[:rows, :cols],
+        )
         for i, view in enumerate(views)
     ]
 
@@ -92,7 +129,7 @@ def test_suppression_counts_what_is_gone_and_what_stays() -> None:
 
 
 def test_a_concept_that_survives_a_fifth_of_the_time_is_not_called_stubborn() -> None:
-    views = [("apple", f) for f in ("cake", "cat", "dog", "tree", "car")]
+    views = [FakeView(("apple", f)) for f in ("cake", "cat", "dog", "tree", "car")]
     session = FakeSession(lambda view, concept: concept != "apple" or "cake" not in view)
     found = suppression(session, scenes_of(views), views, NeuronsConfig())
     assert found["stubborn"] == {} and found["removed"] == pytest.approx(9 / 10) and found["others_kept"] == 1
@@ -108,10 +145,28 @@ def test_suppression_edits_the_neurons_that_the_product_finds(region: str, patch
     assert all((edit.value, edit.mode, edit.patches) == (-7.0, "set", patches) for edit in edits)
 
 
+def test_suppression_acts_where_the_object_is_seen_or_else_where_its_neurons_fire() -> None:
+    session, view = FakeSession(unseen=["apple"]), VIEWS[0]
+    edits = suppressing(session, view, "fork_and_knife", NeuronsConfig(neurons=2))
+    assert [edit.neuron for edit in edits] == [CONCEPTS.index("fork_and_knife") + STEP * i for i in range(2)]
+    for edit in edits:
+        assert (edit.value, edit.mode) == (NeuronsConfig().suppress, "set")
+        assert np.argwhere(edit.patches).tolist() == [[0, 1]] and edit.patches.shape == (ROWS, COLS)
+    assert {e.patches for e in suppressing(session, view, "apple", NeuronsConfig())} == {"active"}
+    assert {e.patches for e in suppressing(session, view, "cake", NeuronsConfig(region="all"))} == {None}
+
+
+def test_the_free_block_is_where_least_is() -> None:
+    block = free_block(SCENES[0], ROWS, COLS)
+    assert np.argwhere(block)[[0, -1]].tolist() == [[2, 1], [1 + BLOCK, BLOCK]] and block.sum() == BLOCK**2
+    full = SimpleNamespace(patch_objects=lambda rows, cols, least: np.zeros((rows, cols), dtype=int))
+    assert np.argwhere(free_block(full, ROWS, COLS))[0].tolist() == [0, 0]
+
+
 def test_suppression_without_neurons_or_without_mentions() -> None:
     found = suppression(FakeSession(precision={}), SCENES, VIEWS, NeuronsConfig())
     assert (found["mentions"], found["removed"], found["others_kept"]) == (6, 0.0, 1.0)
-    for views in ([()], [("cat",)]):  # nothing named, and nothing beside what was named
+    for views in ([FakeView()], [FakeView(("cat",))]):  # nothing named, and nothing beside what was named
         found = suppression(FakeSession(), scenes_of(views), views, NeuronsConfig())
         assert found["mentions"] == found["removed"] == len(views[0]) and found["others_kept"] == 0
 
@@ -126,7 +181,8 @@ def test_insertion_counts_absent_concepts_that_are_then_named() -> None:
     for (view, edits), concept in zip(asked, chosen, strict=True):
         assert concept not in view
         assert [edit.neuron for edit in edits] == [CONCEPTS.index(concept) + STEP * i for i in range(2)]
-        assert all((edit.value, edit.mode, edit.patches) == (12.5, "set", None) for edit in edits)
+        assert all((edit.value, edit.mode) == (12.5, "set") for edit in edits)
+        assert all(np.array_equal(edit.patches, free_block(SCENES[0], ROWS, COLS)) for edit in edits)
     assert all(one != two for one, two in zip(chosen[::2], chosen[1::2], strict=True))
 
     deaf = set(chosen[:2])
@@ -180,20 +236,15 @@ def test_the_command_writes_what_it_measured(
     opened: list[object] = []
     looked = iter([0.1, 0.3])
 
-    class View(tuple):
-        """A view that is a tuple of concepts and also has the share left unexplained."""
-
-        fvu: float
-
     class Looking(FakeSession):
         @classmethod
         def open(cls, *parts: object) -> Looking:
             opened.extend(parts)
             return cls()
 
-        def look(self, image: object) -> View:
+        def look(self, image: object) -> FakeView:
             assert image.size == (112, 112)
-            view = View(("cake", "apple"))
+            view = FakeView(("cake", "apple"))
             view.fvu = next(looked)
             return view
 

@@ -23,7 +23,7 @@ from index.sources import FolderSource, Picture, SceneSource, list_hash
 def tables(folder: Path) -> dict[str, list[tuple]]:
     """All rows of all tables."""
     db = sqlite3.connect(folder / "index.sqlite")
-    names = ["images", "exemplars", "neurons", "concepts", "skipped"]
+    names = ["images", "exemplars", "neurons", "concepts", "probes", "skipped"]
     rows = {name: db.execute(f"SELECT * FROM {name}").fetchall() for name in names}
     db.close()
     return rows
@@ -119,6 +119,10 @@ def test_order_and_batches_do_not_change_a_row(tmp_path: Path, items: list[Pictu
     assert tables(tmp_path / "one")["images"]
 
 
+def test_pictures_without_truth_give_no_probe(store: Store) -> None:
+    assert store.probe() is None and store.concepts() == []
+
+
 def test_images_without_a_place_are_not_kept(tmp_path: Path, items: list[Picture]) -> None:
     run(tmp_path / "s", items, places=1)
     rows = tables(tmp_path / "s")
@@ -208,11 +212,27 @@ def test_scenes_give_labels_and_concepts(tmp_path: Path) -> None:
         for neuron, _, _, precision in found[:2]:
             shown = [concept in e.labels for e in store.exemplars(neuron)]
             assert precision == pytest.approx(sum(shown) / len(shown))
+    probe = store.probe()
+    assert probe is not None and probe.concepts == tuple(SceneSource.concepts)
+    assert probe.weight.shape == (len(probe.concepts) + 1, 6) and np.isfinite(probe.weight).all()
+    assert set(store.concepts()) <= {
+        c for c, b in zip(probe.concepts, probe.bias, strict=False) if b > -np.inf
+    }
     labelled = [s for s in store.summaries(range(24)).values() if s.label]
     assert labelled
     for summary_ in labelled:
         shown = [summary_.label in e.labels for e in store.exemplars(summary_.neuron)]
         assert summary_.precision == pytest.approx(sum(shown) / len(shown))
+
+
+def test_order_and_batches_of_scenes_do_not_change_a_row(tmp_path: Path) -> None:
+    scenes = list(SceneSource(12, seed=3))
+    orders = {"one": scenes, "two": [scenes[i] for i in np.random.default_rng(2).permutation(12)]}
+    for batch, (name, pool) in zip((5, 2), orders.items(), strict=True):
+        source = ListSource(pool, SceneSource.concepts)
+        build(BuildConfig(tmp_path / name, batch=batch), source, FakeLVLM(), random_sae())
+    rows = tables(tmp_path / "one")
+    assert rows == tables(tmp_path / "two") and rows["probes"] and rows["concepts"]
 
 
 def test_codes_of_a_batch_are_split_by_image() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from index.choosing import Chosen
 from index.labels import (
+    PER_CONCEPT,
     ConceptEvidence,
     ConceptFacts,
     best_labels,
@@ -79,11 +79,21 @@ def test_ranking_prefers_neurons_that_fire_on_all_of_it_and_nowhere_else() -> No
         selectivity=np.array([[0.9, 1.0, 0.1, 0.0]]),
     )
     assert (-rank_scores(facts)).argsort()[0].tolist() == [0, 1, 2, 3]
-    rows = concept_rows(["cake"], facts, [[Chosen(1, 0.75), Chosen(0, 0.5)]], np.full((1, 4), 0.5))
+
+
+def test_rows_of_a_concept_go_by_score_and_leave_out_what_has_none() -> None:
+    facts = ConceptFacts(*(np.arange(10.0).reshape(2, 5) + 10 * i for i in range(5)))
+    scores = np.array([[0.5, 0.0, 0.75, 0.5, -1.0], [0.0] * 5])
+    rows = concept_rows(["cake", "fork"], facts, scores, np.arange(10.0).reshape(2, 5) / 10)
+    # Of the two with 0.5 the lower neuron goes first; nothing stands for the fork.
     assert rows == [
-        ("cake", 0, 1, 0.75, 0.5, 5.0, 0.0, 0.5, 0.5),
-        ("cake", 1, 0, 0.5, 0.5, 5.0, 0.0, 1.0, 1.0),
+        ("cake", 0, 2, 0.75, 0.2, 2.0, 12.0, 22.0, 32.0),
+        ("cake", 1, 0, 0.5, 0.0, 0.0, 10.0, 20.0, 30.0),
+        ("cake", 2, 3, 0.5, 0.3, 3.0, 13.0, 23.0, 33.0),
     ]
+    many = ConceptFacts(*(np.ones((1, 2 * PER_CONCEPT)) for _ in range(5)))
+    rows = concept_rows(["cake"], many, np.arange(2.0 * PER_CONCEPT)[None], np.ones((1, 2 * PER_CONCEPT)))
+    assert [row.neuron for row in rows] == list(range(2 * PER_CONCEPT - 1, PER_CONCEPT - 1, -1))
 
 
 def test_precision_counts_over_the_exemplars_there_are() -> None:

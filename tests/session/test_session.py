@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ import explorer.session.session as door
 from explorer import Edit, Session, View
 from explorer.errors import EditError, ImageError, ModelError, SAEError, StoreError
 from explorer.sae import SAE, ActivationRule
+from explorer.store import Probe
 from explorer.vlm import open_lvlm
 from explorer.vlm.hooks import capture
 
@@ -297,6 +299,42 @@ def test_the_store_is_checked_and_asked(session: Session, view: View) -> None:
     assert session.familiar(view) == (view.fvu <= 0.5)
 
 
+def test_where_gives_the_patches_of_a_concept_and_their_neighbours(session: Session) -> None:
+    # Dimension 0 of a patch says cake, dimension 1 wine glass; the last row stands for neither.
+    weight = np.zeros((4, 32), dtype=np.float32)
+    weight[0, 0] = weight[1, 1] = 1.0
+    probe = Probe(
+        ("cake", "wine_glass", "zebra"), weight, np.array([0.0, 0.0, -np.inf, 0.5], dtype=np.float32)
+    )
+    store = FakeStore()
+    store.probe, store.concepts = lambda: probe, lambda: ["cake", "wine_glass"]
+    knowing = Session(session.lvlm, session.sae, store)
+    seen = knowing.look(picture())
+    hidden = torch.zeros(17, 32)
+    hidden[0, 0] = 9.0  # the CLS token is no patch
+    hidden[1 + 0 * 4 + 0, 0] = 2.0  # cake at (0, 0)
+    hidden[1 + 2 * 4 + 3, 0] = 2.0  # cake at (2, 3): the row below does not start beside it
+    hidden[1 + 2 * 4 + 1, 1] = 2.0  # wine glass at (2, 1)
+    seen = replace(seen, hidden=hidden)
+    cake = knowing.where(seen, "cake")
+    assert cake.dtype == bool and cake.shape == (4, 4)
+    expected = {(0, 0), (0, 1), (1, 0), (2, 3), (1, 3), (3, 3), (2, 2)}
+    assert set(map(tuple, np.argwhere(cake).tolist())) == expected
+    glass = {(2, 1), (1, 1), (3, 1), (2, 0), (2, 2)}
+    for words in ("wine_glass", " Wine  Glass"):
+        assert set(map(tuple, np.argwhere(knowing.where(seen, words)).tolist())) == glass
+    assert not knowing.where(seen, "zebra").any()
+    with pytest.raises(StoreError, match=r"cannot tell where 'unicorn' is; it knows cake, wine_glass$"):
+        knowing.where(seen, "unicorn")
+
+
+def test_a_store_without_truth_cannot_tell_where_a_concept_is(session: Session, view: View) -> None:
+    store = FakeStore()
+    store.probe, store.concepts = lambda: None, lambda: []
+    with pytest.raises(StoreError, match="cannot tell where 'cake' is; it knows no concepts, its source had"):
+        Session(session.lvlm, session.sae, store).where(view, "cake")
+
+
 def test_familiar_follows_the_stores_quantile(session: Session, view: View) -> None:
     store = FakeStore()
     other = Session(session.lvlm, session.sae, store)
@@ -308,7 +346,12 @@ def test_familiar_follows_the_stores_quantile(session: Session, view: View) -> N
 def test_without_a_store_the_command_is_told(session: Session, view: View) -> None:
     bare = Session(session.lvlm, session.sae)
     assert bare.answer(view, max_new_tokens=2)
-    for call in (lambda: bare.exemplars(0), lambda: bare.find("fork"), lambda: bare.familiar(view)):
+    for call in (
+        lambda: bare.exemplars(0),
+        lambda: bare.find("fork"),
+        lambda: bare.familiar(view),
+        lambda: bare.where(view, "fork"),
+    ):
         with pytest.raises(StoreError, match="python -m index build --scenes 4000 --out stores/embedded"):
             call()
 

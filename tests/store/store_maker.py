@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from explorer.records import NeuronSummary
-from explorer.store import Manifest, StoreWriter, atomic
+from explorer.store import Manifest, Probe, StoreWriter, atomic
 from explorer.store.maps import pack, quantise
 from explorer.store.writer import ConceptRow, ExemplarRow, ImageRow, SkippedRow
 
@@ -51,8 +51,15 @@ def some_directions() -> np.ndarray:
     return rows
 
 
-def fill(writer: StoreWriter) -> None:
-    """Neuron n has n exemplars (at most 4), so neuron 0 is dead."""
+def some_probe() -> Probe:
+    """A read-out of three concepts, of which the zebra was never seen."""
+    weight = np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)
+    bias = np.array([0.1, -2.5, -np.inf, -0.7], dtype=np.float32)
+    return Probe(("wine_glass", "cake", "zebra"), weight, bias)
+
+
+def fill(writer: StoreWriter, truth: bool = True) -> None:
+    """Neuron n has n exemplars (at most 4), so neuron 0 is dead. truth: whether patches have truth."""
     writer.add_images(
         ImageRow(i, f"i{i}", f"from/i{i}", ROWS, COLS, bytes([i, 255]), ("cake", "fork")[: i % 3])
         for i in range(N_IMAGES)
@@ -67,17 +74,20 @@ def fill(writer: StoreWriter) -> None:
         NeuronSummary(n, n / 10, [0.0, 1.0, 0.5, 1.0, 0.99, 0.2][n], n * 2.0, n * 3.0, "cake", 0.5)
         for n in range(N_NEURONS)
     )
-    writer.add_concepts(
-        ConceptRow("wine_glass", rank, 5 - rank, 4.0 - rank, 0.75, 1.0, 0.5, 0.25, 0.125) for rank in range(3)
-    )
-    writer.add_concepts([ConceptRow("cake", 0, 2, 1.0, 1.0, 1.0, 0.5, 0.25, 0.125)])
+    if truth:
+        writer.add_concepts(
+            ConceptRow("wine_glass", rank, 5 - rank, 4.0 - rank, 0.75, 1.0, 0.5, 0.25, 0.125)
+            for rank in range(3)
+        )
+        writer.add_concepts([ConceptRow("cake", 0, 2, 1.0, 1.0, 1.0, 0.5, 0.25, 0.125)])
+        writer.add_probe(some_probe())
     writer.add_skipped([SkippedRow("bad.png", "from/bad.png", "it is cut short")])
     writer.add_directions(some_directions())
 
 
-def make_store(folder: Path, **changes: object) -> Path:
+def make_store(folder: Path, truth: bool = True, **changes: object) -> Path:
     """Write and publish a store at `folder`."""
     with atomic(folder) as work, StoreWriter(work) as writer:
-        fill(writer)
+        fill(writer, truth)
         writer.finish(some_manifest(**changes))
     return folder

@@ -31,7 +31,7 @@ def test_tables_are_those_of_the_schema(database: sqlite3.Connection) -> None:
     assert {row[0] for row in found} == set(SECTIONS) - {"manifest.json"}
 
 
-@pytest.mark.parametrize("table", ["images", "exemplars", "neurons", "concepts", "skipped"])
+@pytest.mark.parametrize("table", ["images", "exemplars", "neurons", "concepts", "probes", "skipped"])
 def test_columns_and_types_are_those_of_the_schema(database: sqlite3.Connection, table: str) -> None:
     described = re.findall(r"^\| `(\w+)` \| (\w+) \|", SECTIONS[table], re.MULTILINE)
     actual = [(row[1], row[2]) for row in database.execute(f"PRAGMA table_info({table})")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_maker import N_NEURONS, fill, make_store, some_directions, some_manifest, some_map
+from store_maker import N_NEURONS, fill, make_store, some_directions, some_manifest, some_map, some_probe
 
 from explorer.errors import StoreError
 from explorer.records import Found, NeuronSummary
@@ -59,6 +59,22 @@ def test_find_without_an_answer(store: Store) -> None:
     assert store.find("zebra") == []
     assert store.find("wine_glass", k=0) == store.find("wine_glass", k=-1) == []
     assert store.concepts() == ["cake", "wine_glass"]
+
+
+def test_the_probe_comes_back_bit_by_bit(store: Store) -> None:
+    found, written = store.probe(), some_probe()
+    assert found is not None and found.concepts == written.concepts == ("wine_glass", "cake", "zebra")
+    for ours, theirs in ((found.weight, written.weight), (found.bias, written.bias)):
+        assert ours.dtype == np.float32 and ours.shape == theirs.shape and ours.tobytes() == theirs.tobytes()
+    vectors = np.random.default_rng(2).normal(size=(200, written.weight.shape[1])).astype(np.float32)
+    rows = found.shown(vectors)
+    assert rows.tolist() == [int(np.argmax(written.weight @ v + written.bias)) for v in vectors]
+    assert set(rows.tolist()) == {0, 1, 3}  # the last stands for none; the zebra was never seen
+
+
+def test_a_store_without_truth_has_no_probe(tmp_path: Path) -> None:
+    store = Store.open(make_store(tmp_path / "bare", truth=False))
+    assert store.probe() is None and store.concepts() == store.find("cake") == []
 
 
 def test_similar_is_the_cosine_without_the_neuron_itself(store: Store) -> None:
