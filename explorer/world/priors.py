@@ -72,7 +72,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case("dog and chair", "living room", ("chair", "dog"), "cat", "A dog has the chair; no cat."),
     Case("bird alone", "garden", ("bird",), "tree", "A bird alone, no tree.", alone=True),
-    Case("fading camera", "beach", ("camera",), "person", "A dim camera; nobody holds it.", dim=0.55),
+    Case("fading camera", "beach", ("camera",), "person", "A dim camera; nobody holds it.", dim=0.8),
 )
 
 PARTNER: dict[str, Prior] = {prior.anchor: prior for prior in PRIORS}
