@@ -15,6 +15,8 @@ from index.scores import ImageCodes
 from index.sources import PatchTruth
 from index.statistics import exact
 
+LEAST_PRECISION = 0.5
+"""Share of its exemplars that must show a concept for a neuron to be called by it."""
 PER_CONCEPT = 32
 """How many neurons the store keeps for a concept."""
 
@@ -115,10 +117,13 @@ def precisions(shows: np.ndarray, exemplars: np.ndarray) -> np.ndarray:
 
 
 def best_labels(scores: np.ndarray, precision: np.ndarray) -> Labels:
-    """The concept that each neuron stands for best, from scores and precision [C, F]."""
+    """The concept that each neuron stands for best, from scores and precision [C, F].
+
+    A neuron of whose exemplars fewer than half show it goes without a name: it stands for something else.
+    """
     best = scores.argmax(axis=0)
     each = np.arange(scores.shape[1])
-    fits = scores[best, each] > 0
+    fits = (scores[best, each] > 0) & (precision[best, each] >= LEAST_PRECISION)
     return Labels(np.where(fits, best, -1), np.where(fits, precision[best, each], 0.0))
 
 

@@ -104,9 +104,10 @@ def test_precision_counts_over_the_exemplars_there_are() -> None:
 
 def test_best_labels_are_empty_where_nothing_fits() -> None:
     scores = np.array([[1.0, -1.0, 0.0], [3.0, -2.0, 0.0]])
-    labels = best_labels(scores, np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
+    labels = best_labels(scores, np.array([[0.1, 0.2, 0.3], [0.7, 0.5, 0.6]]))
     assert labels.concept.tolist() == [1, -1, -1]
-    assert labels.precision.tolist() == [0.4, 0.0, 0.0]
+    assert labels.precision.tolist() == [0.7, 0.0, 0.0]
+    assert best_labels(scores, np.full((2, 3), 0.4)).concept.tolist() == [-1, -1, -1]
 
 
 @settings(max_examples=60, deadline=None)
