@@ -92,6 +92,8 @@ def suppressing(session: Session, view: View, concept: str, config: NeuronsConfi
 
 def free_block(scene: Scene, rows: int, cols: int) -> np.ndarray:
     """The block of patches that shows least of the scene's objects: (rows, cols) bool."""
+    if rows < BLOCK or cols < BLOCK:
+        raise ExplorerError(f"a grid of {rows} x {cols} patches has no room for a block of {BLOCK} x {BLOCK}")
     taken = scene.patch_objects(rows, cols, 0.1) >= 0
     places = [(r, c) for r in range(rows - BLOCK + 1) for c in range(cols - BLOCK + 1)]
     row, col = min(places, key=lambda p: int(taken[p[0] : p[0] + BLOCK, p[1] : p[1] + BLOCK].sum()))
