@@ -32,6 +32,7 @@ EMBEDDED_SAE = ROOT / "assets" / "sae" / "sae.safetensors"
 EMBEDDED_STORE = ROOT / "stores" / "embedded"
 BUILD_COMMAND = "python -m index build --scenes 4000 --out stores/embedded"
 FAMILIAR_QUANTILE = 0.995
+NO_TRUTH = "no concepts, its source had no truth per patch"
 _POLL = 0.02  # seconds between looks at `cancel` while waiting for the model
 
 
@@ -185,7 +186,8 @@ class Session:
         """
         probe, name = self._stored().probe(), concept_key(concept)
         if probe is None or name not in probe.concepts:
-            known = ", ".join(self._stored().concepts()) or "no concepts, its source had no truth per patch"
+            names = self._stored().concepts()
+            known = f"{len(names)} concepts, such as {', '.join(names[:6])}" if names else NO_TRUTH
             raise StoreError(f"the store cannot tell where {concept!r} is; it knows {known}")
         patches = view.hidden[self.lvlm.patch_slice].numpy()
         found = probe.shown(patches).reshape(view.grid.rows, view.grid.cols) == probe.concepts.index(name)
