@@ -324,7 +324,9 @@ def test_where_gives_the_patches_of_a_concept_and_their_neighbours(session: Sess
     for words in ("wine_glass", " Wine  Glass"):
         assert set(map(tuple, np.argwhere(knowing.where(seen, words)).tolist())) == glass
     assert not knowing.where(seen, "zebra").any()
-    with pytest.raises(StoreError, match=r"cannot tell where 'unicorn' is; it knows 2 concepts, such as cake, wine_glass$"):
+    with pytest.raises(
+        StoreError, match=r"where 'unicorn' is; it knows 2 concepts, such as cake, wine_glass$"
+    ):
         knowing.where(seen, "unicorn")
 
 
