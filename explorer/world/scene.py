@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -24,7 +23,6 @@ from explorer.world.words import Kind, caption
 
 TRAIN_SIZE = 112
 LEAST_VISIBLE = 0.15
-Family = Literal["ordinary", "counterfactual"]
 FAMILIES: tuple[str, ...] = ("ordinary", "counterfactual")
 
 
