@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from explorer.errors import ImageError, SourceError
-from explorer.images import load_image
 from explorer.vlm.base import LVLM
 from explorer.world import draw
 from index.sources import FolderSource
@@ -62,19 +61,19 @@ class FolderPictures:
     """The pictures below a folder in the order of their paths, or a part of them."""
 
     def __init__(self, folder: Path, part: slice = slice(None)) -> None:
-        self._folder = folder
-        self._names = FolderSource(folder).ids()[part]
-        self.description = f"{len(self._names)} pictures of the folder {folder.name}"
-        if not self._names:
+        self._source = FolderSource(folder)
+        self._numbers = range(len(self._source))[part]
+        self.description = f"{len(self._numbers)} pictures of the folder {folder.name}"
+        if not self._numbers:
             raise SourceError(f"the folder {folder} holds too few pictures to keep some for measuring")
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._numbers)
 
     def image(self, number: int) -> Image.Image | None:
         """Read the file."""
         try:
-            return load_image(self._folder / self._names[number])
+            return self._source.read(self._numbers[number]).image
         except ImageError:
             return None
 

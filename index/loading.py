@@ -1,0 +1,194 @@
+"""Chunks of a source, read and prepared for the tower, here or in worker processes.
+
+Chunk j holds pictures j * batch to (j + 1) * batch, whoever prepares it. Pictures that cannot be read
+leave their chunk smaller. Only pixels and small things cross processes. Knows sources and how a picture
+is prepared; nothing of towers or neurons.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from explorer.errors import ExplorerError, ImageError, SourceError
+from explorer.records import Grid
+from explorer.store.writer import SkippedRow
+from explorer.vlm.base import Prepared
+from index.sources.base import PatchTruth, Source
+
+THUMBNAIL_SIDE = 192
+"""Longest side of a thumbnail in pixels."""
+
+
+class Item(NamedTuple):
+    """A picture without its pixels. thumbnail: JPEG of the part that the grid covers."""
+
+    number: int
+    image_id: str
+    origin: str
+    labels: tuple[int, ...]
+    grid: Grid
+    thumbnail: bytes
+    truth: PatchTruth | None
+
+
+class Chunk(NamedTuple):
+    """One chunk. pixels: [b, ...] of its readable pictures, None where none is; items: the same b."""
+
+    index: int
+    pixels: torch.Tensor | None
+    items: list[Item]
+    skipped: list[SkippedRow]
+
+
+class _Failed(NamedTuple):
+    """What a worker hands back instead of a chunk when the source itself fails."""
+
+    error: ExplorerError
+
+
+def chunk_count(n_images: int, batch: int) -> int:
+    """How many chunks of `batch` hold all images."""
+    return -(-n_images // batch)
+
+
+def load_chunks(
+    source: Source,
+    preprocess: Callable[[Image.Image], Prepared],
+    indices: Sequence[int],
+    batch: int,
+    workers: int = 0,
+) -> Iterator[Chunk]:
+    """The chunks of these indices, in their order; the same whatever the number of workers.
+
+    workers: processes that read and prepare, two chunks ahead each; 0: this process. They are gone when
+    the iterator ends, fails or is closed. Raises SourceError when the source is gone, when the pictures
+    of a chunk do not fit one batch, or when a worker dies.
+    """
+    if batch < 1 or workers < 0:
+        raise SourceError(f"cannot load with batch {batch} and {workers} workers; use 1 and more, 0 and more")
+    chunks = _Chunks(source, preprocess, batch)
+    if workers and len(indices):
+        return _in_workers(chunks, indices, workers)
+    return (chunks.load(index) for index in indices)
+
+
+class _Chunks(Dataset):
+    """Chunks by index."""
+
+    def __init__(self, source: Source, preprocess: Callable[[Image.Image], Prepared], batch: int) -> None:
+        self._source, self._preprocess, self._batch = source, preprocess, batch
+
+    def __getitem__(self, index: int) -> Chunk | _Failed:
+        """For a worker: errors meant for people travel as values, which keeps their words."""
+        try:
+            return self.load(index)
+        except ExplorerError as error:
+            return _Failed(error)
+
+    def load(self, index: int) -> Chunk:
+        """Read and prepare one chunk."""
+        pixels: list[torch.Tensor] = []
+        items: list[Item] = []
+        skipped: list[SkippedRow] = []
+        first = index * self._batch
+        if not 0 <= first < len(self._source):
+            raise IndexError(f"there is no chunk {index}")
+        for number in range(first, min(first + self._batch, len(self._source))):
+            try:
+                picture = self._source.read(number)
+                values, grid = self._preprocess(picture.image)
+            except ImageError as error:
+                source = self._source
+                skipped.append(SkippedRow(source.image_id(number), source.origin(number), str(error)))
+                continue
+            if items and (values.shape != pixels[0].shape or not _alike(grid, items[0].grid)):
+                raise SourceError(
+                    f"{picture.image_id} has a {grid.rows} x {grid.cols} grid, {items[0].image_id} before it "
+                    f"{items[0].grid.rows} x {items[0].grid.cols}; a store needs one grid for all"
+                )
+            truth = None if picture.truth is None else picture.truth(grid)
+            small = thumbnail(picture.image, grid)
+            items.append(Item(number, picture.image_id, picture.origin, picture.labels, grid, small, truth))
+            pixels.append(values)
+        return Chunk(index, torch.cat(pixels) if pixels else None, items, skipped)
+
+
+def _alike(one: Grid, other: Grid) -> bool:
+    """Whether two pictures have as many patches, in the same rows."""
+    return (one.rows, one.cols) == (other.rows, other.cols)
+
+
+def thumbnail(image: Image.Image, grid: Grid) -> bytes:
+    """A small JPEG of the part of a picture that its grid covers."""
+    small = image.crop(tuple(round(edge) for edge in grid.covered))
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=88)
+    return stream.getvalue()
+
+
+def _in_workers(chunks: _Chunks, indices: Sequence[int], workers: int) -> Iterator[Chunk]:
+    """The chunks, made by forked processes."""
+    loader = DataLoader(
+        chunks,
+        batch_size=None,
+        sampler=indices,
+        num_workers=min(workers, len(indices)),
+        collate_fn=_as_it_is,
+        multiprocessing_context="fork",
+        prefetch_factor=2,
+    )
+    with _child_signals_kept():
+        arriving = iter(loader)
+    try:
+        while (found := _next(arriving)) is not None:
+            if isinstance(found, _Failed):
+                raise found.error
+            yield found
+    finally:
+        arriving._shutdown_workers()  # now, not when the garbage is collected: a traceback may hold it
+
+
+def _next(arriving: Iterator[Chunk | _Failed]) -> Chunk | _Failed | None:
+    """What comes next, None at the end."""
+    try:
+        return next(arriving, None)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise SourceError(
+            f"a process that reads pictures has died ({error}); most often memory is short: use fewer "
+            "--workers and run the same command again, what was saved so far is kept"
+        ) from error
+
+
+@contextmanager
+def _child_signals_kept() -> Iterator[None]:
+    """Undo that a DataLoader handles SIGCHLD.
+
+    Its handler would raise in the middle of whatever the main thread does when a worker dies; without
+    it the loader notices the death within seconds, when the next chunk is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+def _as_it_is(chunk: Chunk | _Failed) -> Chunk | _Failed:
+    """Leave a chunk alone; the loader's default would turn its arrays into tensors."""
+    return chunk
