@@ -13,6 +13,9 @@ from PIL import Image
 
 from explorer.records import Grid
 
+WORD_MARKS = ("\u2581", "\u0120")
+"""How tokenizers mark a piece that begins a word: the space of SentencePiece, and of byte-level ones."""
+
 
 class Prepared(NamedTuple):
     """A picture as the model takes it in.
@@ -90,3 +93,29 @@ class LVLM(Protocol):
     def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
         """The answer of the untouched model, through its own image path: the yardstick for no-op edits."""
         ...
+
+    def words(self) -> list[str]:
+        """The word that each entry of the vocabulary begins, V; "" for one that begins none (see `word_of`)."""
+        ...
+
+    def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
+        """How likely each entry of the vocabulary comes next, at each place of a given answer.
+
+        Log-probabilities [B, A + 1, V], float32, for image features [B, N, D] and an answer of A tokens: before
+        its first token, before its second, ..., and after its last. Raises ModelError as `generate` does.
+        """
+        ...
+
+
+def word_of(piece: str, marked: bool) -> str:
+    """The word that a tokenizer's piece begins: at least two letters and nothing else, else "".
+
+    marked: whether this tokenizer marks pieces that begin a word (with "\u2581" or "\u0120"); then one without the
+    mark goes on with a word. Without such marks a piece that begins with "##" does, and the others begin one.
+    A piece may be the beginning of a longer word: that cannot be seen from it.
+    """
+    if marked:
+        word = piece[1:] if piece[:1] in WORD_MARKS else ""
+    else:
+        word = piece
+    return word if len(word) > 1 and word.isalpha() else ""

@@ -16,7 +16,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from explorer.errors import ModelError
-from explorer.vlm.base import Cancel, Prepared
+from explorer.vlm.base import WORD_MARKS, Cancel, Prepared, word_of
 from explorer.vlm.generation import StopWhen, TextGrowth, streamed
 from explorer.vlm.grid import framing_of, grid_of
 from explorer.vlm.hooks import capture
@@ -138,6 +138,29 @@ class Llava:
         inputs = self.processor(images=[image], text=[text], return_tensors="pt").to(self.model.device)
         pixels = inputs.pop("pixel_values").to(self.model.dtype)
         return self._run(dict(inputs), max_new_tokens, None, None, pixel_values=pixels)[0]
+
+    def words(self) -> list[str]:
+        """The word that each entry of the vocabulary begins; special tokens and unused rows begin none."""
+        tokenizer, rows = self.processor.tokenizer, self.model.get_output_embeddings().weight.shape[0]
+        pieces = tokenizer.convert_ids_to_tokens(list(range(min(rows, len(tokenizer)))))
+        special = set(tokenizer.all_special_tokens) | {self.processor.image_token}
+        pieces = ["" if piece is None or piece in special else piece for piece in pieces]
+        marked = any(piece.startswith(WORD_MARKS) for piece in pieces)
+        return [word_of(piece, marked) for piece in pieces] + [""] * (rows - len(pieces))
+
+    @torch.no_grad()
+    def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
+        """Log-probabilities [B, A + 1, V] of what comes next along an answer, from features [B, N, D]."""
+        said = self.processor.tokenizer(
+            [answer], add_special_tokens=False, return_tensors="pt", return_token_type_ids=False
+        )["input_ids"].to(self.model.device, torch.int64)
+        inputs = self._tokens(prompt, features.shape[1], said.shape[1] + 1)
+        ids = torch.cat([inputs["input_ids"], said], dim=1).expand(len(features), -1)
+        embeddings = self.model.get_input_embeddings()(ids)
+        here = (ids == self.model.config.image_token_id)[..., None].expand_as(embeddings)
+        embeddings = embeddings.masked_scatter(here, features.to(embeddings))
+        output = self.model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=said.shape[1] + 1)
+        return torch.log_softmax(output.logits.float(), dim=-1)
 
     def prompt_text(self, prompt: str) -> str:
         """The prompt in the model's own form, with one image token. Raises ModelError if it has its own."""
