@@ -1,0 +1,180 @@
+"""Saved progress: the arrays of a build's state in a folder, published by rename, checked when it is read.
+
+`state-<chunks done>/` holds one .npy per array, skipped.jsonl and state.json, which is written last and
+names the others with their hashes. Knows arrays and files; nothing of what the arrays mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from explorer.errors import StoreError
+from explorer.store.manifest import FileFacts, facts_of
+from explorer.store.writer import SkippedRow
+
+FACTS_NAME = "state.json"
+SKIPPED_NAME = "skipped.jsonl"
+_STATE = re.compile(r"state-(\d+)")
+_SAVING = ".saving"
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    chunks: how many chunks of the part are done, of how many; shape: fields of the StateShape, None when
+    no picture could be read so far; arrays: of the state; skipped: pictures that could not be read;
+    damaged: what was wrong with newer checkpoints that had to be passed over.
+    """
+
+    chunks: int
+    of: int
+    shape: Mapping[str, object] | None
+    arrays: Mapping[str, np.ndarray]
+    skipped: Sequence[SkippedRow]
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all chunks of the part are done."""
+        return self.chunks == self.of
+
+
+def save(folder: Path, saved: Saved) -> None:
+    """Write a checkpoint into the part's folder; once this returns it is on the disk, and older ones are gone.
+
+    Raises StoreError when it cannot be written; the checkpoint before it is then as it was.
+    """
+    part, target = folder / _SAVING, folder / f"state-{saved.chunks:08d}"
+    if target.is_dir() and _problem(target) is None:
+        return
+    try:
+        _remove(part)
+        part.mkdir()
+        files = {f"{name}.npy": _write_array(part / f"{name}.npy", a) for name, a in saved.arrays.items()}
+        lines = "".join(json.dumps(list(row)) + "\n" for row in saved.skipped)
+        files[SKIPPED_NAME] = _write(part / SKIPPED_NAME, lines)
+        facts = {"chunks": saved.chunks, "of": saved.of, "shape": saved.shape, "files": files}
+        _write(part / FACTS_NAME, json.dumps(facts, indent=1))
+        sync_folder(part)
+        _remove(target)
+        part.rename(target)
+        sync_folder(folder)
+        for older in _states(folder):
+            if older != target:
+                shutil.rmtree(older)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise StoreError(
+            f"cannot save the progress in {folder}: {error.strerror or error}; what was saved before is "
+            "safe. Make room (or mend the disk) and run the same command again to go on"
+        ) from error
+
+
+def load(folder: Path, mapped: bool = False) -> Saved | None:
+    """The newest whole checkpoint in a part's folder; None when there is none yet.
+
+    mapped: leave the arrays on the disk, as read-only memory maps. A damaged checkpoint is passed over for
+    the one before it; StoreError when only damaged ones are there.
+    """
+    damaged: list[str] = []
+    for state in reversed(_states(folder)):
+        problem = _problem(state)
+        if problem is None:
+            return _read(state, mapped)._replace(damaged=tuple(damaged))
+        damaged.append(f"{state.name}: {problem}")
+    if damaged:
+        raise StoreError(
+            f"the saved progress in {folder} is damaged ({'; '.join(damaged)}); "
+            "start this build again with --restart"
+        )
+    return None
+
+
+def progress(folder: Path) -> tuple[int, int] | None:
+    """Chunks done and chunks in all, as the newest checkpoint says, unchecked; None when there is none."""
+    for state in reversed(_states(folder)):
+        try:
+            facts = json.loads((state / FACTS_NAME).read_text(encoding="utf-8"))
+            return int(facts["chunks"]), int(facts["of"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _states(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.iterdir() if _STATE.fullmatch(path.name) and path.is_dir())
+
+
+def _write_array(path: Path, array: np.ndarray) -> FileFacts:
+    """Write one array; returns the size and hash of its file."""
+    with path.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return facts_of(path)
+
+
+def _write(path: Path, text: str) -> FileFacts:
+    """Write a text; returns the size and hash of its file."""
+    with path.open("w", encoding="ascii") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return facts_of(path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, if it is there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _problem(state: Path) -> str | None:
+    """What is wrong with a checkpoint, or None. All files are hashed."""
+    try:
+        facts = json.loads((state / FACTS_NAME).read_text(encoding="utf-8"))
+        files = {name: FileFacts(*known) for name, known in facts["files"].items()}
+        int(facts["chunks"]), int(facts["of"]), facts["shape"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{FACTS_NAME} cannot be read ({error})"
+
+    def changed(name: str) -> bool:
+        try:
+            size = (state / name).stat().st_size
+            return size != files[name].bytes or facts_of(state / name) != files[name]
+        except OSError:
+            return True
+
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing sets the other threads free
+        wrong = [name for name, bad in zip(files, pool.map(changed, files), strict=True) if bad]
+    return f"{', '.join(wrong)} changed or cut short" if wrong else None
+
+
+def _read(state: Path, mapped: bool) -> Saved:
+    """Read a checkpoint whose files are known to be whole."""
+    facts = json.loads((state / FACTS_NAME).read_text(encoding="utf-8"))
+    names = [name.removesuffix(".npy") for name in facts["files"] if name.endswith(".npy")]
+    mode: Literal["r"] | None = "r" if mapped else None
+    arrays = {name: np.load(state / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in names}
+    lines = (state / SKIPPED_NAME).read_text(encoding="ascii").splitlines()
+    skipped = [SkippedRow(*json.loads(line)) for line in lines]
+    return Saved(facts["chunks"], facts["of"], facts["shape"], arrays, skipped)
