@@ -125,14 +125,35 @@ class Exemplar:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class IntervalExemplar(Exemplar):
+    """An image from further down, since the strongest alone flatter a neuron.
+
+    rank: its place among these, 0 is the strongest; interval: how many half-octaves of the score below
+    that of the peak it lies; low, high: the scores that this interval spans, [low, high).
+    """
+
+    interval: int = 0
+    low: float = 0.0
+    high: float = 0.0
+
+
 @dataclass(frozen=True)
 class NeuronSummary:
     """What the store knows of one neuron.
 
     fires: share of indexed images where it is active; in_top: share of images where it is in
     the image-level top-20; mean, peak: image score over the images where it fires, and its maximum;
-    label: the concept it stands for best ("" when the source has no labels);
-    precision: share of its exemplars that show the label.
+    label: the name it stands for best ("" when the source has none for it);
+    precision: share of its exemplars that show the label;
+    kind: what the label is: concept, category, class or word ("" without a label);
+    patch_fires: share of all patches where it is active; variance: of the image score over the images
+    where it fires; active_mean, active_variance, active_peak: of its activation over the patches where
+    it is active; lift: precision against the share of all images that show the label;
+    average_precision: of its image score as a detector of the label, None when unknown;
+    monosemanticity: how alike the images are that activate it (-1..1), None when unknown, from
+    monosemanticity_images images;
+    neuron_class: always_on, image_specific, rare or dead; "" lets the store decide.
     """
 
     neuron: int
@@ -142,6 +163,81 @@ class NeuronSummary:
     peak: float
     label: str = ""
     precision: float = 0.0
+    kind: str = ""
+    patch_fires: float = 0.0
+    variance: float = 0.0
+    active_mean: float = 0.0
+    active_variance: float = 0.0
+    active_peak: float = 0.0
+    lift: float = 0.0
+    average_precision: float | None = None
+    monosemanticity: float | None = None
+    monosemanticity_images: int = 0
+    neuron_class: str = ""
+
+
+class Histogram(NamedTuple):
+    """How often values fell between edges: counts [n] int64, edges [n + 1] float64 ascending.
+
+    The first bin also counts what lies below it, the last what lies above.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+
+
+class LabelEvidence(NamedTuple):
+    """One label that a neuron could stand for.
+
+    precision: share of its exemplars that show it; lift: precision against the share of all images that
+    show it; average_precision: of the image score as a detector, None when unknown; images: how many
+    indexed images show it.
+    """
+
+    kind: str
+    label: str
+    precision: float
+    lift: float
+    average_precision: float | None
+    images: int
+
+
+class Word(NamedTuple):
+    """A word of the language model that a neuron's direction raises, and by how much in logits."""
+
+    word: str
+    gain: float
+
+
+class Partner(NamedTuple):
+    """A neuron that fires on the same patches.
+
+    together: share of the patches where the first neuron fires on which the partner fires too;
+    cosine: of the two neurons' firing over the sampled patches (0..1).
+    """
+
+    neuron: int
+    together: float
+    cosine: float
+
+
+class Note(NamedTuple):
+    """What people wrote about a neuron. changed: ISO 8601, UTC, of the last change."""
+
+    neuron: int
+    name: str
+    note: str
+    changed: str
+
+
+class TextMatch(NamedTuple):
+    """A neuron found by text. name: people's own name, else its label; own: people's words matched;
+    score: higher is better, comparable among matches of one kind."""
+
+    neuron: int
+    name: str
+    own: bool
+    score: float
 
 
 class Found(NamedTuple):

@@ -15,12 +15,15 @@ from typing import Literal, NamedTuple
 
 from explorer.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 DATABASE_NAME = "index.sqlite"
 DIRECTIONS_NAME = "directions.faiss"
+CENTROIDS_NAME = "centroids.faiss"
+NOTES_NAME = "notes.sqlite"
+FILE_NAMES = (DATABASE_NAME, DIRECTIONS_NAME, CENTROIDS_NAME)
+"""The files that the manifest lists."""
 FVU_QUANTILES = (0.5, 0.9, 0.99, 0.995, 0.999)
-BUILD_COMMAND = "python -m index build --scenes 4000 --out {folder}"
 
 
 class FileFacts(NamedTuple):
@@ -49,6 +52,13 @@ class Manifest:
     preprocessing: str
     fvu: Mapping[str, float]
     created: str
+    batch: int
+    include_cls: bool
+    sample: int
+    n_parts: int
+    interval_places: int
+    monosemanticity_baseline: float | None
+    dtype: str
     format: int = FORMAT
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
@@ -70,6 +80,12 @@ def facts_of(path: Path) -> FileFacts:
     return FileFacts(path.stat().st_size, digest)
 
 
+def build_command(folder: Path, source: str = "") -> str:
+    """The command that builds a store at `folder`, again from its source where that is known."""
+    pictures = "--scenes 4000" if not source or "scenes" in source else "--images FOLDER"
+    return f"python -m index build {pictures} --out {folder}"
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json so that it is on the disk, whole, before this returns."""
     text = asdict(manifest)
@@ -85,7 +101,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a store. Raises StoreError that says what is wrong and how to build one."""
-    command = BUILD_COMMAND.format(folder=folder)
+    command = build_command(folder)
     if not folder.exists():
         raise StoreError(f"there is no store at {folder}; build one with: {command}")
     if not folder.is_dir():
@@ -106,6 +122,7 @@ def _parse(raw: object, path: Path, command: str) -> Manifest:
     """Check a manifest's JSON and make the record of it."""
     if not isinstance(raw, dict) or "format" not in raw:
         raise StoreError(f"{path} is not the manifest of a store; build one with: {command}")
+    command = build_command(path.parent, str(raw.get("source", "")))
     if raw["format"] != FORMAT:
         raise StoreError(
             f"the store {path.parent} has format {raw['format']!r}, this program reads format {FORMAT}; "

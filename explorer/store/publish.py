@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from explorer.errors import StoreError
-from explorer.store.manifest import MANIFEST_NAME
+from explorer.store.keepsakes import carry_notes, catch_up
+from explorer.store.manifest import MANIFEST_NAME, read_manifest
 
 
 def check_target(target: Path) -> None:
@@ -28,7 +29,7 @@ def atomic(target: str | Path) -> Iterator[Path]:
 
     The block must leave a manifest.json there, written last. After any failure, an interrupt included,
     the folder is removed and an earlier store at `target` is as it was. Readers that have the earlier
-    store open go on reading it.
+    store open go on reading it. What people wrote about the same SAE's neurons goes into the new store.
     """
     target = Path(target).absolute()
     check_target(target)
@@ -55,6 +56,7 @@ def _swap(work: Path, target: Path, aside: Path) -> None:
         if not target.exists():
             work.rename(target)
             return
+        carry_notes(target, work, read_manifest(work).sae_id)
         target.rename(aside)
         try:
             work.rename(target)
@@ -63,4 +65,5 @@ def _swap(work: Path, target: Path, aside: Path) -> None:
             raise
     except OSError as error:
         raise StoreError(f"cannot put the new store at {target}: {error.strerror or error}") from error
+    catch_up(aside, target)
     shutil.rmtree(aside, ignore_errors=True)

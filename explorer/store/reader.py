@@ -1,36 +1,63 @@
-"""Reads a store. Knows the schema, the manifest and the directions; nothing of models or pages.
+"""Reads a store: one method per question. Knows the tables; nothing of models or pages.
 
-One read-only connection serves all threads behind a lock. A question takes microseconds, and a
-connection opened at the start keeps reading the same files when a new build takes the folder's place.
+Every method may be called from any thread, and an open store goes on when a new build takes its place.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
 from explorer.errors import StoreError
-from explorer.records import Activation, Exemplar, Found, NeuronSummary
+from explorer.records import (
+    Activation,
+    Exemplar,
+    Found,
+    Histogram,
+    IntervalExemplar,
+    LabelEvidence,
+    NeuronSummary,
+    Note,
+    Partner,
+    TextMatch,
+    Word,
+)
+from explorer.store import histogram
+from explorer.store.classes import ALWAYS_SHARE, RARE_SHARE, classify
+from explorer.store.database import Database
+from explorer.store.fit import differences
 from explorer.store.manifest import (
+    CENTROIDS_NAME,
     DATABASE_NAME,
     DIRECTIONS_NAME,
+    FILE_NAMES,
     Manifest,
-    facts_of,
+    build_command,
     read_manifest,
 )
 from explorer.store.maps import unpack
+from explorer.store.notes import Notes
 from explorer.store.probe import Probe
-from explorer.store.schema import LATEST, version
-from explorer.store.vectors import Directions
+from explorer.store.texts import search_texts
+from explorer.store.vectors import Centroids, Directions
+from explorer.store.verify import problems
 
 _QUESTIONS_AT_ONCE = 500
+_UNREAD = object()
+# The fields of NeuronSummary, in their order.
+_SUMMARY = (
+    "neuron, fires, in_top, mean, peak, label, precision, kind, patch_fires, variance, active_mean,"
+    " active_variance, active_peak, lift, average_precision, monosemanticity, monosemanticity_images, class"
+)
+_PICTURE = (
+    "e.score, i.image_id, i.origin, i.thumbnail, e.patch_map, e.scale, i.grid_rows, i.grid_cols, i.labels"
+)
 
 
 class Skipped(NamedTuple):
@@ -47,23 +74,31 @@ def concept_key(words: str) -> str:
 
 
 class Store:
-    """A finished store, open for reading. Methods may be called from any thread."""
+    """A finished store, open for reading; people's notes can be written."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, db: sqlite3.Connection, directions: Directions
+        self,
+        folder: Path,
+        manifest: Manifest,
+        database: Database,
+        directions: Directions,
+        centroids: Centroids,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._db = db
-        self._lock = threading.Lock()
+        self._database = database
         self._directions = directions
+        self._centroids = centroids
+        self._notes = Notes(folder, manifest.sae_id)
+        self._probe: object = _UNREAD
+        self._probe_lock = threading.Lock()
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
         """Open a store. Raises StoreError when it is missing, unfinished, damaged or of another format."""
         folder = Path(folder).absolute()
         manifest = read_manifest(folder)
-        for name in (DATABASE_NAME, DIRECTIONS_NAME):
+        for name in FILE_NAMES:
             path = folder / name
             if name not in manifest.files or not path.is_file():
                 raise StoreError(f"the store {folder} lacks {name}; build it again")
@@ -72,28 +107,31 @@ class Store:
                     f"{name} of the store {folder} has {path.stat().st_size} bytes instead of "
                     f"{manifest.files[name].bytes}; build it again"
                 )
-        db = _connect(folder / DATABASE_NAME)
+        database = Database(folder / DATABASE_NAME)
         directions = Directions(folder / DIRECTIONS_NAME)
-        if len(directions) != manifest.n_neurons:
-            raise StoreError(
-                f"the store {folder} has {len(directions)} directions for {manifest.n_neurons} neurons; "
-                "build it again"
-            )
-        return cls(folder, manifest, db, directions)
+        centroids = Centroids(folder / CENTROIDS_NAME)
+        for vectors, name in ((directions, "directions"), (centroids, "centroids")):
+            if len(vectors) != manifest.n_neurons:
+                raise StoreError(
+                    f"the store {folder} has {len(vectors)} {name} for {manifest.n_neurons} neurons; "
+                    "build it again"
+                )
+        return cls(folder, manifest, database, directions, centroids)
 
     def close(self) -> None:
         """Close the database; the store cannot be asked anything afterwards."""
-        with self._lock:
-            self._db.close()
+        self._database.close()
 
     def verify(self) -> None:
-        """Hash the files again. Raises StoreError that names those which changed since the build."""
-        changed = [
-            name for name, facts in self.manifest.files.items() if facts_of(self.folder / name) != facts
-        ]
-        if changed:
+        """Read everything again and check it against FORMAT.md. Raises StoreError that lists what is wrong.
+
+        Takes some seconds for a large store. People's notes are not part of it.
+        """
+        found = problems(self.folder, self.manifest, self._database, self._directions, self._centroids)
+        if found:
             raise StoreError(
-                f"{', '.join(changed)} of the store {self.folder} changed after the build; build it again"
+                f"the store {self.folder} is damaged: {'; '.join(found)}. "
+                f"Build it again: {build_command(self.folder, self.manifest.source)}"
             )
 
     def check(
@@ -103,43 +141,50 @@ class Store:
         block: int | None = None,
         sae_id: str | None = None,
         n_neurons: int | None = None,
+        preprocessing: str | None = None,
+        score: str | None = None,
     ) -> None:
-        """Raise StoreError that says what differs from the model and SAE given. None: not compared."""
-        wanted = {"model_id": model_id, "block": block, "sae_id": sae_id, "n_neurons": n_neurons}
-        words = {"model_id": "model", "block": "block", "sae_id": "SAE", "n_neurons": "number of neurons"}
-        differences = [
-            f"its {words[name]} is {getattr(self.manifest, name)}, the session's is {value}"
-            for name, value in wanted.items()
-            if value is not None and value != getattr(self.manifest, name)
-        ]
-        if differences:
+        """Raise StoreError that says what differs from the session's model and SAE. None: not compared.
+
+        Models are compared by their weights, wherever they lie; the precision they ran in never matters.
+        """
+        wanted = {
+            **{"model_id": model_id, "block": block, "sae_id": sae_id, "n_neurons": n_neurons},
+            **{"preprocessing": preprocessing, "score": score},
+        }
+        found = differences(self.manifest, wanted)
+        if found:
             raise StoreError(
-                f"the store {self.folder} does not fit: {'; '.join(differences)}. "
-                "Build it again with this model and SAE: python -m index build"
+                f"the store {self.folder} does not fit: {'; '.join(found)}. Build one with this model and "
+                "SAE: python -m index build --model MODEL --sae SAE --images FOLDER --out STORE "
+                "(without --model and --sae for the embedded set)"
             )
 
     def exemplars(self, neuron: int) -> list[Exemplar]:
         """The neuron's strongest images, strongest first; none when it is dead."""
         self._check_neuron(neuron)
-        rows = self._ask(
-            "SELECT e.rank, e.score, i.image_id, i.origin, i.thumbnail, e.patch_map, e.scale, i.grid_rows,"
-            " i.grid_cols, i.labels FROM exemplars e JOIN images i USING (image)"
+        rows = self._database.ask(
+            f"SELECT e.rank, {_PICTURE} FROM exemplars e JOIN images i USING (image)"
             " WHERE e.neuron = ? ORDER BY e.rank",
             (neuron,),
         )
-        return [
-            Exemplar(
-                neuron=neuron,
-                rank=rank,
-                score=score,
-                image_id=image_id,
-                origin=origin,
-                thumbnail=thumbnail,
-                patch_map=unpack(blob, scale, n_rows, n_cols),
-                labels=tuple(json.loads(labels)),
-            )
-            for rank, score, image_id, origin, thumbnail, blob, scale, n_rows, n_cols, labels in rows
-        ]
+        return [Exemplar(neuron, rank, *_picture(*rest)) for rank, *rest in rows]
+
+    def interval_exemplars(self, neuron: int) -> list[IntervalExemplar]:
+        """One image per half-octave of the score, from the peak's downwards, none of them an exemplar."""
+        self._check_neuron(neuron)
+        rows = self._database.ask(
+            f"SELECT e.interval, {_PICTURE} FROM interval_exemplars e JOIN images i USING (image)"
+            " WHERE e.neuron = ? ORDER BY e.interval",
+            (neuron,),
+        )
+        edges = histogram.edges()
+        found = []
+        for rank, (interval, *rest) in enumerate(rows):
+            place = int(histogram.bins_of(np.float32(rest[0])))
+            span = {"low": float(edges[place]), "high": float(edges[place + 1])}
+            found.append(IntervalExemplar(neuron, rank, *_picture(*rest), interval=interval, **span))
+        return found
 
     def summary(self, neuron: int) -> NeuronSummary:
         """What the store knows of one neuron."""
@@ -153,26 +198,68 @@ class Store:
         found: dict[int, NeuronSummary] = {}
         for start in range(0, len(wanted), _QUESTIONS_AT_ONCE):
             part = wanted[start : start + _QUESTIONS_AT_ONCE]
-            marks = ", ".join("?" * len(part))
-            sql = (
-                "SELECT neuron, fires, in_top, mean, peak, label, precision FROM neurons "
-                f"WHERE neuron IN ({marks})"
-            )
-            found.update((row[0], NeuronSummary(*row)) for row in self._ask(sql, part))
+            sql = f"SELECT {_SUMMARY} FROM neurons WHERE neuron IN ({', '.join('?' * len(part))})"
+            found.update((row[0], NeuronSummary(*row)) for row in self._database.ask(sql, part))
         return {neuron: found[neuron] for neuron in wanted}
+
+    def histogram(self, neuron: int, which: Literal["score", "active"] = "score") -> Histogram:
+        """How often each size came up: "score" over images, "active" over patches, both only above 0."""
+        self._check_neuron(neuron)
+        column = {"score": "score_histogram", "active": "active_histogram"}.get(which)
+        if column is None:
+            raise StoreError(f"there is no histogram {which!r}; use 'score' or 'active'")
+        ((blob,),) = self._database.ask(f"SELECT {column} FROM neurons WHERE neuron = ?", (neuron,))
+        return histogram.histogram(histogram.unpack(blob))
+
+    def labels(self, neuron: int) -> list[LabelEvidence]:
+        """The labels that the neuron stands for best, best first; none when the source has no labels."""
+        self._check_neuron(neuron)
+        sql = (
+            "SELECT kind, label, precision, lift, average_precision, coalesce(images, 0) FROM neuron_labels"
+            " LEFT JOIN label_images USING (kind, label) WHERE neuron = ? ORDER BY rank"
+        )
+        return [LabelEvidence(*row) for row in self._database.ask(sql, (neuron,))]
+
+    def words(self, neuron: int) -> list[Word]:
+        """The words that the neuron's direction raises most in the language model, most raised first."""
+        self._check_neuron(neuron)
+        sql = "SELECT word, gain FROM neuron_words WHERE neuron = ? ORDER BY rank"
+        return [Word(*row) for row in self._database.ask(sql, (neuron,))]
+
+    def partners(self, neuron: int) -> list[Partner]:
+        """The neurons that fire on the same patches, the closest first."""
+        self._check_neuron(neuron)
+        sql = "SELECT partner, together, cosine FROM partners WHERE neuron = ? ORDER BY rank"
+        return [Partner(*row) for row in self._database.ask(sql, (neuron,))]
 
     def find(self, concept: str, k: int = 3) -> list[Found]:
         """The neurons that stand for a concept, best first; none when the store does not know the concept."""
         sql = "SELECT neuron, concept, score, precision FROM concepts WHERE concept = ? ORDER BY rank LIMIT ?"
-        return [Found(*row) for row in self._ask(sql, (concept_key(concept), max(k, 0)))]
+        return [Found(*row) for row in self._database.ask(sql, (concept_key(concept), max(k, 0)))]
+
+    def search(self, text: str, k: int = 20) -> list[TextMatch]:
+        """The neurons whose name, labels, words or notes hold all words of a text; people's own first.
+
+        The last word may be the beginning of one. Any text is allowed; without a letter or digit in it
+        nothing is found.
+        """
+        return search_texts(self._database, self._notes, text, k)
 
     def concepts(self) -> list[str]:
         """The concepts that `find` knows, in alphabetical order."""
-        return [row[0] for row in self._ask("SELECT DISTINCT concept FROM concepts ORDER BY concept", ())]
+        return [
+            row[0] for row in self._database.ask("SELECT DISTINCT concept FROM concepts ORDER BY concept")
+        ]
 
     def probe(self) -> Probe | None:
         """The linear read-out of concepts from patches; None when the source had no truth per patch."""
-        rows = self._ask("SELECT concept, bias, weight FROM probes ORDER BY place", ())
+        with self._probe_lock:
+            if self._probe is _UNREAD:
+                self._probe = self._read_probe()
+            return self._probe  # type: ignore[return-value]
+
+    def _read_probe(self) -> Probe | None:
+        rows = self._database.ask("SELECT concept, bias, weight FROM probes ORDER BY place")
         if not rows:
             return None
         bias = np.array([-np.inf if row[1] is None else row[1] for row in rows], dtype=np.float32)
@@ -184,14 +271,51 @@ class Store:
         self._check_neuron(neuron)
         return self._directions.similar(neuron, k)
 
+    def by_picture(self, vector: np.ndarray, k: int = 20) -> list[Activation]:
+        """The k neurons whose exemplars look most like a picture, with the cosine, nearest first.
+
+        vector: the mean patch vector [d] of the picture at the site. Raises StoreError when it has another
+        width or values that are not finite.
+        """
+        return self._centroids.nearest(vector, k)
+
+    def by_patch(self, vector: np.ndarray, k: int = 20) -> list[Activation]:
+        """As `by_picture`, for the vector [d] of one patch, or the mean of several."""
+        return self._centroids.nearest(vector, k)
+
     def always_on(self, min_frequency: float = 1.0) -> list[int]:
         """The neurons that are in the image-level top-20 of at least this share of the indexed images."""
         sql = "SELECT neuron FROM neurons WHERE in_top >= ? ORDER BY neuron"
-        return [row[0] for row in self._ask(sql, (min_frequency,))]
+        return [row[0] for row in self._database.ask(sql, (min_frequency,))]
+
+    def classes(self, always_share: float = ALWAYS_SHARE, rare_share: float = RARE_SHARE) -> np.ndarray:
+        """The class of every neuron, [F] str; `classes.count` counts them.
+
+        always_share, rare_share: as in `classes.classify`; the column `class` holds those of the defaults.
+        """
+        shares = np.array(self._database.ask("SELECT fires, in_top FROM neurons ORDER BY neuron"))
+        return classify(shares[:, 0], shares[:, 1], always_share, rare_share)
 
     def skipped(self) -> list[Skipped]:
         """The pictures that the build could not read."""
-        return [Skipped(*row) for row in self._ask("SELECT * FROM skipped ORDER BY image_id", ())]
+        return [Skipped(*row) for row in self._database.ask("SELECT * FROM skipped ORDER BY image_id")]
+
+    def note(self, neuron: int) -> Note | None:
+        """What people call a neuron and wrote about it; None when nobody did."""
+        self._check_neuron(neuron)
+        return self._notes.read([neuron]).get(neuron)
+
+    def notes(self, neurons: Iterable[int] | None = None) -> dict[int, Note]:
+        """What people wrote about several neurons, or about all, by neuron; only those that have a note."""
+        return self._notes.read(neurons)
+
+    def set_note(self, neuron: int, name: str = "", note: str = "") -> None:
+        """Keep people's own name of a neuron and a note about it; both empty removes them.
+
+        Raises StoreError when they are too long or the folder cannot be written.
+        """
+        self._check_neuron(neuron)
+        self._notes.write(neuron, name, note)
 
     def _check_neuron(self, neuron: int) -> None:
         if not 0 <= neuron < self.manifest.n_neurons:
@@ -199,25 +323,18 @@ class Store:
                 f"there is no neuron {neuron}; the store has neurons 0 to {self.manifest.n_neurons - 1}"
             )
 
-    def _ask(self, sql: str, values: Sequence[object]) -> list[tuple]:
-        try:
-            with self._lock:
-                return self._db.execute(sql, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"cannot read the store {self.folder}: {error}; build it again if this stays"
-            ) from error
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection that can only read, on a file that never changes."""
-    try:
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        found = version(db)
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"cannot read {path}: {error}; build the store again") from error
-    if found != LATEST:
-        raise StoreError(
-            f"{path} has schema {found}, this program reads schema {LATEST}; build the store again"
-        )
-    return db
+def _picture(
+    score: float,
+    image_id: str,
+    origin: str,
+    thumbnail: bytes,
+    blob: bytes,
+    scale: float,
+    rows: int,
+    cols: int,
+    labels: str,
+) -> tuple[float, str, str, bytes, np.ndarray, tuple[str, ...]]:
+    """The fields of an Exemplar from `score` on, out of the columns _PICTURE."""
+    shown = tuple(json.loads(labels))
+    return score, image_id, origin, thumbnail, unpack(blob, scale, rows, cols), shown

@@ -1,7 +1,8 @@
 -- The tables of index.sqlite. FORMAT.md says what they mean; a test keeps the two alike.
 -- Each section starts with a line "-- migration N: title" and is applied once; N goes to user_version.
+-- Stores are built, not upgraded: migration 2 starts from nothing, and stores of format 1 are refused.
 
--- migration 1: exemplars, images, neurons, concepts, probes, skipped
+-- migration 2: exemplars and intervals, statistics, labels, words, partners, text search
 CREATE TABLE images (
     image INTEGER PRIMARY KEY,
     image_id TEXT NOT NULL UNIQUE,
@@ -13,7 +14,7 @@ CREATE TABLE images (
 ) STRICT;
 
 CREATE TABLE exemplars (
-    neuron INTEGER NOT NULL,
+    neuron INTEGER NOT NULL REFERENCES neurons (neuron),
     rank INTEGER NOT NULL,
     image INTEGER NOT NULL REFERENCES images (image),
     score REAL NOT NULL,
@@ -22,15 +23,73 @@ CREATE TABLE exemplars (
     PRIMARY KEY (neuron, rank)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE interval_exemplars (
+    neuron INTEGER NOT NULL REFERENCES neurons (neuron),
+    interval INTEGER NOT NULL,
+    image INTEGER NOT NULL REFERENCES images (image),
+    score REAL NOT NULL,
+    scale REAL NOT NULL,
+    patch_map BLOB NOT NULL,
+    PRIMARY KEY (neuron, interval)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE neurons (
     neuron INTEGER PRIMARY KEY,
+    class TEXT NOT NULL CHECK (class IN ('always_on', 'image_specific', 'rare', 'dead')),
     fires REAL NOT NULL,
+    patch_fires REAL NOT NULL,
     in_top REAL NOT NULL,
     mean REAL NOT NULL,
+    variance REAL NOT NULL,
     peak REAL NOT NULL,
+    active_mean REAL NOT NULL,
+    active_variance REAL NOT NULL,
+    active_peak REAL NOT NULL,
     label TEXT NOT NULL,
-    precision REAL NOT NULL
+    kind TEXT NOT NULL,
+    precision REAL NOT NULL,
+    lift REAL NOT NULL,
+    average_precision REAL,
+    monosemanticity REAL,
+    monosemanticity_images INTEGER NOT NULL,
+    score_histogram BLOB NOT NULL,
+    active_histogram BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE neuron_labels (
+    neuron INTEGER NOT NULL REFERENCES neurons (neuron),
+    rank INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    precision REAL NOT NULL,
+    lift REAL NOT NULL,
+    average_precision REAL,
+    PRIMARY KEY (neuron, rank)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE label_images (
+    kind TEXT NOT NULL,
+    label TEXT NOT NULL,
+    images INTEGER NOT NULL,
+    PRIMARY KEY (kind, label)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE neuron_words (
+    neuron INTEGER NOT NULL REFERENCES neurons (neuron),
+    rank INTEGER NOT NULL,
+    word TEXT NOT NULL,
+    gain REAL NOT NULL,
+    PRIMARY KEY (neuron, rank)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE partners (
+    neuron INTEGER NOT NULL REFERENCES neurons (neuron),
+    rank INTEGER NOT NULL,
+    partner INTEGER NOT NULL REFERENCES neurons (neuron),
+    together REAL NOT NULL,
+    cosine REAL NOT NULL,
+    PRIMARY KEY (neuron, rank)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE concepts (
     concept TEXT NOT NULL,
@@ -58,5 +117,16 @@ CREATE TABLE skipped (
     reason TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE VIRTUAL TABLE texts USING fts5 (
+    neuron UNINDEXED,
+    name,
+    labels,
+    words,
+    tokenize = 'unicode61 remove_diacritics 2',
+    prefix = '2 3'
+);
+
 CREATE INDEX neurons_by_in_top ON neurons (in_top);
+CREATE INDEX neurons_by_class ON neurons (class);
+CREATE INDEX neurons_by_label ON neurons (label);
 CREATE INDEX concepts_by_neuron ON concepts (neuron);

@@ -1,4 +1,7 @@
-"""The decoder directions of a store, for similar neurons. Knows FAISS; nothing of SQLite or images."""
+"""The two vector files of a store: decoder directions, and where the exemplars of each neuron lie.
+
+Both are mapped from the disk, not read into memory. Knows FAISS; nothing of SQLite or images.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,83 @@ import numpy as np
 
 from explorer.errors import StoreError
 from explorer.records import Activation
+from explorer.store import sketch
 
 faiss.omp_set_num_threads(1)
+
+# Only this flag leaves the rows of a flat index on the disk (IO_FLAG_MMAP is for inverted lists).
+_MAPPED = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """A float32 copy of vectors [n, d] at unit length; a row of length 0 stays 0."""
+    rows = np.array(vectors, dtype=np.float32, order="C")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows /= np.where(lengths > 0, lengths, 1)
+    return rows
 
 
 def write_directions(path: Path, directions: np.ndarray) -> None:
     """Keep directions [F, d] at unit length; a direction of length 0 stays 0 and is similar to none."""
-    rows = np.array(directions, dtype=np.float32, order="C")
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(lengths > 0, lengths, 1)
+    rows = unit_rows(directions)
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows)
+    _write(index, path)
+
+
+def write_centroids(path: Path, centroids: np.ndarray, b_dec: np.ndarray) -> None:
+    """Keep centroids [F, s] at unit length behind the transform of patch vectors [d] into unit sketches.
+
+    b_dec [d]: taken off a vector before it is sketched. Raises ValueError unless s = min(d, 256).
+    """
+    width, side = len(b_dec), sketch.side_of(len(b_dec))
+    if centroids.shape[1] != side:
+        raise ValueError(
+            f"centroids of vectors of width {width} have {side} numbers, not {centroids.shape[1]}"
+        )
+    across = sketch.matrix(width)
+    linear = faiss.LinearTransform(width, side, True)
+    faiss.copy_array_to_vector(np.ascontiguousarray(across.T).ravel(), linear.A)
+    offset = -(b_dec.astype(np.float64) @ across)
+    faiss.copy_array_to_vector(offset.astype(np.float32), linear.b)
+    linear.is_trained = True
+    flat = faiss.IndexFlatIP(side)
+    flat.add(unit_rows(centroids))
+    index = faiss.IndexPreTransform(flat)
+    index.prepend_transform(faiss.NormalizationTransform(side, 2.0))
+    index.prepend_transform(linear)
+    _write(index, path)
+
+
+def _write(index: faiss.Index, path: Path) -> None:
     try:
         faiss.write_index(index, str(path))
     except RuntimeError as error:
         raise StoreError(f"cannot write {path}: {error}") from error
 
 
+def _read(path: Path, kind: type[faiss.Index]) -> faiss.Index:
+    """A mapped index of the kind expected. Raises StoreError for anything else."""
+    wrong = f"cannot read {path.name} of the store {path.parent}; build the store again"
+    try:
+        index = faiss.read_index(str(path), _MAPPED)
+    except RuntimeError as error:
+        raise StoreError(wrong) from error
+    if not isinstance(index, kind):
+        raise StoreError(f"{wrong} (it is a {type(index).__name__}, not a {kind.__name__})")
+    return index
+
+
+def _rows(flat: faiss.IndexFlat) -> np.ndarray:
+    """The rows [F, s] of a flat index, as a view of the file."""
+    return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+
+
 class Directions:
     """Unit decoder directions, mapped from the file and searched by cosine. Safe to use from threads."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-        except RuntimeError as error:
-            raise StoreError(
-                f"cannot read {path.name} of the store {path.parent}; build the store again"
-            ) from error
+        self._index = _read(path, faiss.IndexFlat)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -45,6 +98,11 @@ class Directions:
         """Length of a direction."""
         return int(self._index.d)
 
+    @property
+    def rows(self) -> np.ndarray:
+        """All directions [F, d], unit length or 0; a view of the file that must not outlive this."""
+        return _rows(self._index)
+
     def similar(self, neuron: int, k: int) -> list[Activation]:
         """The k other neurons with the nearest direction and their cosine, nearest first."""
         k = min(k, len(self) - 1)
@@ -53,5 +111,56 @@ class Directions:
         query = self._index.reconstruct(neuron)[None]
         cosines, neurons = self._index.search(query, k + 1)
         pairs = [(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True) if n != neuron]
-        pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-        return [Activation(*pair) for pair in pairs[:k]]
+        return _ordered(pairs)[:k]
+
+
+class Centroids:
+    """Mean direction of each neuron's exemplars, searched by patch vectors. Safe to use from threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._index = _read(path, faiss.IndexPreTransform)
+        self._flat = faiss.downcast_index(self._index.index)
+        self._live: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def width(self) -> int:
+        """Length of a patch vector."""
+        return int(self._index.d)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All centroids [F, s], unit length or 0; a view of the file that must not outlive this."""
+        return _rows(self._flat)
+
+    def nearest(self, vector: np.ndarray, k: int) -> list[Activation]:
+        """The k neurons whose exemplars lie nearest to a patch vector [d], with the cosine, nearest first.
+
+        Dead neurons are never among them. Raises StoreError for a vector that does not fit.
+        """
+        query = np.asarray(vector, dtype=np.float32)
+        if query.shape != (self.width,):
+            shape = " x ".join(map(str, query.shape))
+            raise StoreError(f"this store is searched by vectors of width {self.width}, not {shape or 'one'}")
+        if not np.isfinite(query).all():
+            raise StoreError("the vector to search by holds values that are not finite numbers")
+        live = self._live_bits()
+        k = min(k, int(np.unpackbits(live).sum()))
+        if k < 1:
+            return []
+        chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(live))
+        cosines, neurons = self._flat.search(self._index.apply_chain(query[None]), k, params=chosen)
+        return _ordered([(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True)])
+
+    def _live_bits(self) -> np.ndarray:
+        """One bit per neuron, first bit lowest: whether it has exemplars. Found at the first search."""
+        if self._live is None:
+            self._live = np.packbits(self.rows.any(axis=1), bitorder="little")
+        return self._live
+
+
+def _ordered(pairs: list[tuple[int, float]]) -> list[Activation]:
+    """Highest first; of equal ones the lower neuron first."""
+    return [Activation(*pair) for pair in sorted(pairs, key=lambda pair: (-pair[1], pair[0]))]

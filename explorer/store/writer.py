@@ -10,61 +10,58 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
 from explorer.errors import StoreError
 from explorer.records import NeuronSummary
-from explorer.store.manifest import DATABASE_NAME, DIRECTIONS_NAME, Manifest, facts_of, write_manifest
+from explorer.store import histogram
+from explorer.store.classes import classify
+from explorer.store.manifest import (
+    CENTROIDS_NAME,
+    DATABASE_NAME,
+    DIRECTIONS_NAME,
+    FILE_NAMES,
+    Manifest,
+    facts_of,
+    write_manifest,
+)
 from explorer.store.probe import Probe
+from explorer.store.rows import (
+    ConceptRow,
+    ExemplarRow,
+    ImageRow,
+    IntervalRow,
+    LabelImagesRow,
+    LabelRow,
+    PartnerRow,
+    SkippedRow,
+    WordRow,
+)
 from explorer.store.schema import migrate
-from explorer.store.vectors import write_directions
+from explorer.store.vectors import write_centroids, write_directions
 
+__all__ = ["ConceptRow", "ExemplarRow", "ImageRow", "SkippedRow", "StoreWriter", "plain_errors"]
 
-class ImageRow(NamedTuple):
-    """A picture that is an exemplar of some neuron; `image` is its number within the store."""
-
-    image: int
-    image_id: str
-    origin: str
-    grid_rows: int
-    grid_cols: int
-    thumbnail: bytes
-    labels: tuple[str, ...]
-
-
-class ExemplarRow(NamedTuple):
-    """One place of one neuron; patch_map as `maps.pack` makes it."""
-
-    neuron: int
-    rank: int
-    image: int
-    score: float
-    scale: float
-    patch_map: bytes
-
-
-class ConceptRow(NamedTuple):
-    """One neuron that stands for a concept; FORMAT.md describes the columns."""
-
-    concept: str
-    rank: int
-    neuron: int
-    score: float
-    precision: float
-    on_mean: float
-    off_mean: float
-    firing: float
-    reach: float
-
-
-class SkippedRow(NamedTuple):
-    """A picture that could not be read, and why."""
-
-    image_id: str
-    origin: str
-    reason: str
+# Nobody reads before the folder is renamed, so a journal would protect nothing.
+_QUICK = (
+    "PRAGMA page_size = 8192; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+    "PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536;"
+)
+# What people search: the label, the other labels and the words of each neuron, in plain words.
+_TEXTS = """
+INSERT INTO texts (rowid, neuron, name, labels, words)
+SELECT * FROM (
+    SELECT neuron, neuron, replace(label, '_', ' ') AS name,
+        coalesce((SELECT group_concat(replace(label, '_', ' '), '; ') FROM
+            (SELECT label FROM neuron_labels l WHERE l.neuron = n.neuron ORDER BY rank)), '') AS labels,
+        coalesce((SELECT group_concat(word, '; ') FROM
+            (SELECT word FROM neuron_words w WHERE w.neuron = n.neuron ORDER BY rank)), '') AS words
+    FROM neurons n ORDER BY neuron)
+WHERE name || labels || words <> '';
+INSERT INTO texts (texts) VALUES ('optimize');
+"""
 
 
 @contextmanager
@@ -72,22 +69,22 @@ def plain_errors(path: Path) -> Iterator[None]:
     """Turn SQLite's and the system's errors of writing into a StoreError that names the file."""
     try:
         yield
-    except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(f"cannot write {path}: {error}") from error
 
 
 class StoreWriter:
-    """Fills one folder: add rows in any order, then `finish`. Use it in a `with`, inside `atomic()`."""
+    """Fills one folder: add rows in any order, then `finish`. Use it in a `with`, inside `atomic()`.
+
+    Every table but `neurons` may stay empty; both vector files must be written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / DATABASE_NAME
         with plain_errors(self._path):
             self._db = sqlite3.connect(self._path, isolation_level=None)
-            # Nobody reads before the folder is renamed, so a journal would protect nothing.
-            self._db.executescript(
-                "PRAGMA page_size = 8192; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
-            )
+            self._db.executescript(_QUICK)
             migrate(self._db)
 
     def __enter__(self) -> Self:
@@ -108,10 +105,52 @@ class StoreWriter:
         """Add places; quickest in the order of (neuron, rank)."""
         self._insert("exemplars", 6, rows)
 
-    def add_neurons(self, rows: Iterable[NeuronSummary]) -> None:
-        """Add the summary of each neuron."""
-        tuples = ((r.neuron, r.fires, r.in_top, r.mean, r.peak, r.label, r.precision) for r in rows)
-        self._insert("neurons", 7, tuples)
+    def add_intervals(self, rows: Iterable[IntervalRow]) -> None:
+        """Add images of lower intervals; quickest in the order of (neuron, interval)."""
+        self._insert("interval_exemplars", 6, rows)
+
+    def add_neurons(
+        self, rows: Iterable[NeuronSummary], score_histograms: np.ndarray, active_histograms: np.ndarray
+    ) -> None:
+        """Add the summary of each neuron; histograms [F, 64] are counts of `histogram.bins_of`.
+
+        A summary without a class gets the one that `classes.classify` gives.
+        """
+        summaries = list(rows)
+        fires, in_top = np.array([(row.fires, row.in_top) for row in summaries]).reshape(-1, 2).T
+        found = classify(fires, in_top).tolist()
+        self._insert(
+            "neurons",
+            20,
+            (
+                (
+                    *(row.neuron, row.neuron_class or name),
+                    *(row.fires, row.patch_fires, row.in_top, row.mean, row.variance, row.peak),
+                    *(row.active_mean, row.active_variance, row.active_peak),
+                    *(row.label, row.kind, row.precision, row.lift, row.average_precision),
+                    *(row.monosemanticity, row.monosemanticity_images),
+                    histogram.pack(score_histograms[row.neuron]),
+                    histogram.pack(active_histograms[row.neuron]),
+                )
+                for row, name in zip(summaries, found, strict=True)
+            ),
+        )
+
+    def add_labels(self, rows: Iterable[LabelRow]) -> None:
+        """Add the best labels of neurons."""
+        self._insert("neuron_labels", 7, rows)
+
+    def add_label_images(self, rows: Iterable[LabelImagesRow]) -> None:
+        """Add how many indexed images show each label."""
+        self._insert("label_images", 3, rows)
+
+    def add_words(self, rows: Iterable[WordRow]) -> None:
+        """Add the words that neurons raise."""
+        self._insert("neuron_words", 4, rows)
+
+    def add_partners(self, rows: Iterable[PartnerRow]) -> None:
+        """Add the neurons that fire together."""
+        self._insert("partners", 5, rows)
 
     def add_concepts(self, rows: Iterable[ConceptRow]) -> None:
         """Add the neurons that stand for concepts."""
@@ -134,11 +173,18 @@ class StoreWriter:
         """Write the decoder directions [F, d]."""
         write_directions(self._folder / DIRECTIONS_NAME, directions)
 
+    def add_centroids(self, centroids: np.ndarray, b_dec: np.ndarray) -> None:
+        """Write the mean sketch of each neuron's exemplars [F, min(d, 256)], zeros for a dead one.
+
+        b_dec [d]: what is taken off a patch vector before it is sketched.
+        """
+        write_centroids(self._folder / CENTROIDS_NAME, centroids, b_dec)
+
     def finish(self, manifest: Manifest) -> Manifest:
         """Close the database, hash the files and write the manifest, which makes the folder a store."""
-        files = [self._path, self._folder / DIRECTIONS_NAME]
+        files = [self._folder / name for name in FILE_NAMES]
         with plain_errors(self._folder):
-            self._db.executescript("ANALYZE;")
+            self._db.executescript(f"BEGIN;{_TEXTS}COMMIT;ANALYZE;")
             self._db.close()
             for path in files:
                 _to_disk(path)

@@ -9,9 +9,23 @@ import numpy as np
 from explorer.records import NeuronSummary
 from explorer.store import Manifest, Probe, StoreWriter, atomic
 from explorer.store.maps import pack, quantise
-from explorer.store.writer import ConceptRow, ExemplarRow, ImageRow, SkippedRow
+from explorer.store.histogram import BINS, bins_of
+from explorer.store.rows import (
+    ConceptRow,
+    ExemplarRow,
+    ImageRow,
+    IntervalRow,
+    LabelImagesRow,
+    LabelRow,
+    PartnerRow,
+    SkippedRow,
+    WordRow,
+)
 
-N_NEURONS, N_IMAGES, WIDTH = 6, 4, 5
+N_NEURONS, N_IMAGES, WIDTH = 6, 6, 5
+MOST = 4
+"""Exemplars of a neuron; the last two images are in intervals only."""
+PEAKS = np.arange(N_NEURONS, dtype=np.float32) * 3
 ROWS, COLS = 2, 3
 
 
@@ -33,6 +47,13 @@ def some_manifest(**changes: object) -> Manifest:
         "preprocessing": "none",
         "fvu": {"0.5": 0.1, "0.9": 0.2, "0.99": 0.3, "0.995": 0.35, "0.999": 0.4},
         "created": "2026-11-20T12:00:00+00:00",
+        "batch": 32,
+        "include_cls": False,
+        "sample": 4096,
+        "n_parts": 1,
+        "interval_places": 10,
+        "monosemanticity_baseline": 0.25,
+        "dtype": "float32",
     }
     return Manifest(**{**facts, **changes})
 
@@ -51,6 +72,52 @@ def some_directions() -> np.ndarray:
     return rows
 
 
+def some_centroids() -> np.ndarray:
+    """Centroids [F, d] of different lengths; neuron 0 is dead."""
+    rows = np.random.default_rng(4).normal(size=(N_NEURONS, WIDTH)).astype(np.float32)
+    rows[0] = 0
+    return rows
+
+
+def some_b_dec() -> np.ndarray:
+    """What is taken off before sketching, [d]."""
+    return np.array([0.5, -2.0, 0.0, 1.0, 3.0], dtype=np.float32)
+
+
+def some_histograms() -> np.ndarray:
+    """Counts [F, 64]: neuron n fires in 5 n of the 50 images, once at its peak, else a quarter of it."""
+    counts = np.zeros((N_NEURONS, BINS), dtype=np.int64)
+    for neuron in range(1, N_NEURONS):
+        high, low = bins_of(np.array([PEAKS[neuron], PEAKS[neuron] / 4]))
+        counts[neuron, high], counts[neuron, low] = 1, 5 * neuron - 1
+    return counts
+
+
+def some_summary(neuron: int) -> NeuronSummary:
+    """The row of `neurons`: numbers that differ from field to field, unknown ones for neuron 1."""
+    known = neuron != 1
+    return NeuronSummary(
+        neuron,
+        fires=neuron / 10,
+        in_top=[0.0, 1.0, 0.5, 1.0, 0.99, 0.2][neuron],
+        mean=neuron * 2.0,
+        peak=float(PEAKS[neuron]),
+        label="cake" if neuron else "",
+        precision=0.5,
+        kind="concept" if neuron else "",
+        patch_fires=neuron / 100,
+        variance=neuron * 0.25,
+        active_mean=neuron * 4.0,
+        active_variance=neuron * 0.125,
+        active_peak=neuron * 8.0,
+        lift=1.5,
+        average_precision=0.625 if known else None,
+        monosemanticity=-0.5 if known else None,
+        monosemanticity_images=7 if known else 1,
+        neuron_class=["dead", "always_on", "image_specific", "always_on", *["image_specific"] * 2][neuron],
+    )
+
+
 def some_probe() -> Probe:
     """A read-out of three concepts, of which the zebra was never seen."""
     weight = np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)
@@ -64,16 +131,35 @@ def fill(writer: StoreWriter, truth: bool = True) -> None:
         ImageRow(i, f"i{i}", f"from/i{i}", ROWS, COLS, bytes([i, 255]), ("cake", "fork")[: i % 3])
         for i in range(N_IMAGES)
     )
-    rows = []
-    for neuron in range(N_NEURONS):
-        for rank in range(min(neuron, N_IMAGES)):
+    rows, intervals = [], []
+    for neuron in range(1, N_NEURONS):
+        peak = float(PEAKS[neuron])
+        for rank in range(min(neuron, MOST)):
             steps, scales = quantise(some_map(neuron, rank)[None])
-            rows.append(ExemplarRow(neuron, rank, rank, 9.0 - rank, float(scales[0]), pack(steps[0])))
+            rows.append(ExemplarRow(neuron, rank, rank, peak - rank, float(scales[0]), pack(steps[0])))
+        for interval, image in ((2, 4), (4, 5)):
+            steps, scales = quantise(some_map(neuron, image)[None])
+            score = peak / 2 ** (interval / 2)
+            intervals.append(IntervalRow(neuron, interval, image, score, float(scales[0]), pack(steps[0])))
     writer.add_exemplars(rows)
-    writer.add_neurons(
-        NeuronSummary(n, n / 10, [0.0, 1.0, 0.5, 1.0, 0.99, 0.2][n], n * 2.0, n * 3.0, "cake", 0.5)
-        for n in range(N_NEURONS)
+    writer.add_intervals(intervals)
+    writer.add_neurons(map(some_summary, range(N_NEURONS)), some_histograms(), 2 * some_histograms())
+    writer.add_labels(
+        [
+            LabelRow(3, 0, "concept", "cake", 1.0, 4.0, 0.75),
+            LabelRow(3, 1, "category", "wine glass", 0.5, 2.0, None),
+            LabelRow(5, 0, "word", "café", 0.25, 1.5, 0.5),
+        ]
     )
+    writer.add_label_images(
+        [
+            LabelImagesRow("concept", "cake", 12),
+            LabelImagesRow("category", "wine glass", 3),
+            LabelImagesRow("word", "café", 1),
+        ]
+    )
+    writer.add_words([WordRow(2, 0, "zebra", 3.5), WordRow(2, 1, "striped", 1.25), WordRow(4, 0, "cake", 2.0)])
+    writer.add_partners([PartnerRow(3, 0, 5, 0.5, 0.75), PartnerRow(3, 1, 1, 0.25, 0.125)])
     if truth:
         writer.add_concepts(
             ConceptRow("wine_glass", rank, 5 - rank, 4.0 - rank, 0.75, 1.0, 0.5, 0.25, 0.125)
@@ -83,6 +169,7 @@ def fill(writer: StoreWriter, truth: bool = True) -> None:
         writer.add_probe(some_probe())
     writer.add_skipped([SkippedRow("bad.png", "from/bad.png", "it is cut short")])
     writer.add_directions(some_directions())
+    writer.add_centroids(some_centroids(), some_b_dec())
 
 
 def make_store(folder: Path, truth: bool = True, **changes: object) -> Path:

@@ -8,12 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_maker import N_NEURONS, fill, make_store, some_directions, some_manifest, some_map, some_probe
+from store_maker import (
+    N_NEURONS,
+    fill,
+    make_store,
+    some_directions,
+    some_histograms,
+    some_manifest,
+    some_map,
+    some_probe,
+    some_summary,
+)
 
 from explorer.errors import StoreError
 from explorer.records import Found, NeuronSummary
 from explorer.store import Store, StoreWriter, atomic
 from explorer.store.maps import pack, quantise, unpack
+
+FILES = {"index.sqlite", "directions.faiss", "centroids.faiss"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +44,7 @@ def test_exemplars_come_back_in_order_with_their_maps(store: Store) -> None:
         assert [e.rank for e in found] == list(range(min(neuron, 4)))
         for exemplar in found:
             assert exemplar.neuron == neuron
-            assert exemplar.score == 9.0 - exemplar.rank
+            assert exemplar.score == 3.0 * neuron - exemplar.rank
             assert exemplar.image_id == f"i{exemplar.rank}"
             assert exemplar.origin == f"from/i{exemplar.rank}"
             assert exemplar.thumbnail == bytes([exemplar.rank, 255])
@@ -46,7 +58,7 @@ def test_exemplars_come_back_in_order_with_their_maps(store: Store) -> None:
 def test_summaries_keep_the_order_asked_for(store: Store) -> None:
     found = store.summaries([4, 1, 4])
     assert list(found) == [4, 1]
-    assert found[4] == store.summary(4) == NeuronSummary(4, 0.4, 0.99, 8.0, 12.0, "cake", 0.5)
+    assert found[4] == store.summary(4) == some_summary(4)
     assert store.summaries([]) == {}
 
 
@@ -100,7 +112,7 @@ def test_always_on_takes_a_least_frequency(store: Store) -> None:
 def test_skipped_pictures_and_manifest(store: Store) -> None:
     assert [tuple(row) for row in store.skipped()] == [("bad.png", "from/bad.png", "it is cut short")]
     assert store.manifest.fvu_quantile(0.995) == 0.35
-    assert set(store.manifest.files) == {"index.sqlite", "directions.faiss"}
+    assert set(store.manifest.files) == FILES
     store.verify()
     with pytest.raises(StoreError, match=r"no 0\.25 quantile"):
         store.manifest.fvu_quantile(0.25)
@@ -157,7 +169,7 @@ def test_reading_changes_nothing(folder: Path, store: Store) -> None:
     store.exemplars(3)
     Store.open(folder).close()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert set(before) == {"index.sqlite", "directions.faiss", "manifest.json"}
+    assert set(before) == FILES | {"manifest.json"}
 
 
 def test_an_open_store_outlives_its_replacement(tmp_path: Path) -> None:
@@ -186,7 +198,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     for text, pattern in (
         ("{", "cannot read"),
         ("[]", "not the manifest"),
-        (json.dumps({**good, "format": 99}), "has format 99, this program reads format 1"),
+        (json.dumps({**good, "format": 99}), "has format 99, this program reads format 2"),
         (json.dumps({k: v for k, v in good.items() if k != "block"}), "lacks block"),
         (json.dumps({**good, "files": {"index.sqlite": 3}}), "is damaged"),
         (json.dumps({**good, "files": {}}), "lacks index.sqlite"),
@@ -197,7 +209,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     refused("6 directions for 7 neurons", store)
 
 
-@pytest.mark.parametrize("name", ["index.sqlite", "directions.faiss"])
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
     path = make_store(tmp_path / "store") / name
     whole = path.read_bytes()
@@ -208,7 +220,7 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match=f"cannot read .*{name}"):
         Store.open(tmp_path / "store")
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(StoreError, match=f"{name} of the store .* changed after the build"):
+    with pytest.raises(StoreError, match=f"is damaged: {name} changed after the build"):
         Store.open(tmp_path / "store").verify()
     path.unlink()
     with pytest.raises(StoreError, match=f"lacks {name}"):
@@ -262,7 +274,7 @@ def test_builds_replace_only_stores(tmp_path: Path) -> None:
 
 def test_rows_that_break_the_schema_are_refused(tmp_path: Path) -> None:
     with StoreWriter(tmp_path) as writer, pytest.raises(StoreError, match=r"cannot write .*index\.sqlite"):
-        writer.add_neurons([NeuronSummary(0, "often", 0.0, 0.0, 0.0)])  # type: ignore[arg-type]
+        writer.add_neurons([NeuronSummary(0, 0.0, 0.0, 0.0, "high")], some_histograms(), some_histograms())
     with StoreWriter(tmp_path) as writer:
         fill(writer)
         assert writer.finish(some_manifest()).files["index.sqlite"].bytes > 0

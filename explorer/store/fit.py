@@ -1,0 +1,34 @@
+"""Whether a store belongs to a model and an SAE, in words. Knows the manifest only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from explorer.store.manifest import Manifest
+
+_WORDS = {
+    "model_id": "model",
+    "block": "block",
+    "sae_id": "SAE",
+    "n_neurons": "number of neurons",
+    "preprocessing": "preprocessing",
+    "score": "score",
+}
+
+
+def differences(manifest: Manifest, wanted: Mapping[str, object]) -> list[str]:
+    """What differs between a store's manifest and the facts wanted of it; None is not compared.
+
+    wanted: facts by the manifest's names. Models are compared by the hash of their weights: a folder may
+    be moved.
+    """
+    return [
+        f"its {_WORDS[name]} is {getattr(manifest, name)}, the session's is {value}"
+        for name, value in wanted.items()
+        if value is not None and _core(name, value) != _core(name, getattr(manifest, name))
+    ]
+
+
+def _core(name: str, value: object) -> object:
+    """The part of a fact that must agree."""
+    return str(value).rpartition("@")[2] if name == "model_id" else value

@@ -1,0 +1,59 @@
+"""Histograms of activations in half-octave bins, the same for every neuron and every store. Numpy only.
+
+64 bins: their lower edges are 2^e and 1.5 * 2^e for e = -16 ... 15. A float32's exponent and first
+mantissa bit are its bin, so counting needs no logarithm and is exact at the edges.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from explorer.errors import StoreError
+from explorer.records import Histogram
+
+BINS = 64
+LOWEST_EXPONENT = -16
+_SHIFT = 22  # leaves the sign, the exponent and one bit of the mantissa
+_FIRST = int(np.float32(2.0**LOWEST_EXPONENT).view(np.int32)) >> _SHIFT
+
+
+def edges() -> np.ndarray:
+    """The bins' edges [65] float64: bin b spans edges[b] <= v < edges[b + 1]."""
+    steps = np.arange(BINS + 1)
+    return np.ldexp(np.where(steps % 2, 1.5, 1.0), LOWEST_EXPONENT + steps // 2)
+
+
+def bins_of(values: np.ndarray) -> np.ndarray:
+    """The bin of each value, int32; values are finite and above 0.
+
+    Smaller ones than the first edge count in bin 0, larger ones than the last in bin 63.
+    """
+    bits = np.asarray(values, dtype=np.float32).view(np.int32)
+    return np.clip((bits >> _SHIFT) - _FIRST, 0, BINS - 1)
+
+
+def histogram(counts: np.ndarray) -> Histogram:
+    """Counts [64] together with the edges that they mean."""
+    return Histogram(edges(), np.asarray(counts, dtype=np.int64))
+
+
+def pack(counts: np.ndarray) -> bytes:
+    """The bytes that the store keeps for counts [64] of at least 0."""
+    if counts.shape != (BINS,):
+        raise ValueError(f"a histogram has {BINS} counts, not {counts.shape}")
+    return zlib.compress(counts.astype("<u8").tobytes(), 1)
+
+
+def unpack(blob: bytes) -> np.ndarray:
+    """The counts [64] int64 behind the store's bytes. Raises StoreError when they are damaged."""
+    try:
+        counts = np.frombuffer(zlib.decompress(blob), dtype="<u8")
+    except (zlib.error, ValueError) as error:
+        raise StoreError(f"a histogram of this store is damaged ({error}); build the store again") from error
+    if counts.size != BINS:
+        raise StoreError(
+            f"a histogram of this store has {counts.size} bins, not {BINS}; build the store again"
+        )
+    return counts.astype(np.int64)

@@ -1,0 +1,59 @@
+"""What people wrote outlives the store that it lies in: notes move on when a build replaces a store.
+
+Knows notes files; nothing of how a build is published.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from explorer.errors import StoreError
+from explorer.store.manifest import NOTES_NAME
+from explorer.store.notes import add_newer, open_to_read, owner_of
+
+
+def carry_notes(old: Path, new: Path, sae_id: str) -> None:
+    """Copy the notes of the store `old` into the folder `new` that will take its place.
+
+    sae_id: the new store's. Notes about another SAE, or ones that cannot be read, are copied beside the
+    store instead, to <name>.notes-<first digits of the SAE>.sqlite or <name>.notes-unreadable.sqlite.
+    Raises StoreError when the copy cannot be written.
+    """
+    source = old / NOTES_NAME
+    if not source.exists():
+        return
+    try:
+        db = open_to_read(source)
+    except sqlite3.Error:
+        shutil.copyfile(source, old.parent / f"{old.name}.notes-unreadable.sqlite")
+        return
+    with closing(db):
+        owner = owner_of(db)
+        if owner is not None:
+            beside = old.parent / f"{old.name}.notes-{owner[:12]}.sqlite"
+            _copy(db, new / NOTES_NAME if owner == sae_id else beside)
+
+
+def catch_up(replaced: Path, new: Path) -> None:
+    """Take over what was written to the notes of `replaced` after `carry_notes` copied them."""
+    source, target = replaced / NOTES_NAME, new / NOTES_NAME
+    if not (source.exists() and target.exists()):
+        return
+    try:
+        with closing(open_to_read(source)) as db, closing(open_to_read(target)) as goal:
+            if (owner := owner_of(db)) is not None and owner == owner_of(goal):
+                add_newer(goal, db.execute("SELECT * FROM notes").fetchall())
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {target}: {error}") from error
+
+
+def _copy(db: sqlite3.Connection, target: Path) -> None:
+    """A whole copy of a database, what is still in its log included."""
+    try:
+        with closing(sqlite3.connect(target)) as copy:
+            db.backup(copy)
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {target}: {error}") from error
