@@ -1,0 +1,174 @@
+"""How often and how strongly each neuron fires, taken in one chunk at a time.
+
+Every sum is exact, so neither the order of the chunks nor a split of them into parts changes the result.
+Knows numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from explorer.store.histogram import BINS, bins_of
+from explorer.store.manifest import FVU_QUANTILES
+from index.stage.codes import Groups, ranks_in_runs, run_starts
+from index.stage.sums import ExactSum
+
+TOP = 20
+_FVU_PER_OCTAVE, _FVU_LOWEST, _FVU_BINS = 128, -12, 128 * 16
+_FINE = 19
+"""Bits of a float32 that the coarse cut of `highest` leaves out: sixteen cuts an octave."""
+
+
+class NeuronFacts(NamedTuple):
+    """Arrays [F], 0 where there is nothing; FORMAT.md describes them.
+
+    fires, patch_fires, in_top: shares of images where the neuron fires, of patches, and of images where
+    it is in the image-level top-20; mean, variance, peak: of its image scores where it fires;
+    active_mean, active_variance, active_peak: of its activations on patches where it fires;
+    score_histogram, active_histogram [F, 64] int64.
+    """
+
+    fires: np.ndarray
+    patch_fires: np.ndarray
+    in_top: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    peak: np.ndarray
+    active_mean: np.ndarray
+    active_variance: np.ndarray
+    active_peak: np.ndarray
+    score_histogram: np.ndarray
+    active_histogram: np.ndarray
+
+
+_COUNTS = ("images", "fires", "patch_fires", "in_top", "score_histogram", "active_histogram", "fvu")
+_PEAKS = ("peak", "active_peak")
+_SUMS = ("score_total", "score_square", "active_total", "active_square")
+
+
+class Statistics:
+    """Counts, sums, peaks and histograms of F neurons over the images so far."""
+
+    def __init__(self, n_neurons: int, n_patches: int, top: int = TOP) -> None:
+        self._n_patches, self._top = n_patches, top
+        self.images = np.zeros((), dtype=np.int64)
+        self.fires = np.zeros(n_neurons, dtype=np.int64)
+        self.patch_fires = np.zeros(n_neurons, dtype=np.int64)
+        self.in_top = np.zeros(n_neurons, dtype=np.int64)
+        self.score_histogram = np.zeros((n_neurons, BINS), dtype=np.int64)
+        self.active_histogram = np.zeros((n_neurons, BINS), dtype=np.int64)
+        self.fvu = np.zeros(_FVU_BINS, dtype=np.int64)
+        self.peak = np.zeros(n_neurons, dtype=np.float32)
+        self.active_peak = np.zeros(n_neurons, dtype=np.float32)
+        self.score_total = ExactSum(n_neurons)
+        self.score_square = ExactSum(n_neurons)
+        self.active_total = ExactSum(n_neurons)
+        self.active_square = ExactSum(n_neurons)
+
+    @property
+    def n_images(self) -> int:
+        """How many images were taken in."""
+        return int(self.images)
+
+    def take(self, groups: Groups, fvu: np.ndarray) -> None:
+        """Take in a chunk. fvu [b]: of each image, the fraction of variance that the SAE leaves
+        unexplained."""
+        self.images += len(fvu)
+        place = np.floor((np.log2(np.maximum(fvu, 2.0**-40)) - _FVU_LOWEST) * _FVU_PER_OCTAVE)
+        self.fvu += np.bincount(np.clip(place, 0, _FVU_BINS - 1).astype(np.int64), minlength=_FVU_BINS)
+        n_neurons = len(self.fires)
+        scores = groups.score.astype(np.float64)
+        everyone = slice(None)
+        self.fires += np.bincount(groups.neuron, minlength=n_neurons)
+        self.patch_fires += np.bincount(groups.owner, minlength=n_neurons)
+        squares = np.square(groups.value, dtype=np.float64)
+        for kept, owner, terms in (
+            (self.score_total, groups.neuron, scores),
+            (self.score_square, groups.neuron, scores * scores),
+            (self.active_total, groups.neuron, groups.total),
+            (self.active_square, groups.owner, squares),
+        ):
+            kept.add(everyone, np.bincount(owner, weights=terms, minlength=n_neurons))
+        self._raise(self.peak, groups.neuron, groups.score)
+        self._raise(self.active_peak, groups.owner, groups.value)
+        np.add.at(self.score_histogram.reshape(-1), groups.neuron * BINS + bins_of(groups.score), 1)
+        np.add.at(self.active_histogram.reshape(-1), groups.owner * BINS + bins_of(groups.value), 1)
+        self.in_top += np.bincount(groups.neuron[highest(groups, len(fvu), self._top)], minlength=n_neurons)
+
+    @staticmethod
+    def _raise(peaks: np.ndarray, owner: np.ndarray, values: np.ndarray) -> None:
+        """Raise peaks [F] to the values of their owners."""
+        higher = np.flatnonzero(values > peaks[owner])
+        np.maximum.at(peaks, owner[higher], values[higher])
+
+    def facts(self) -> NeuronFacts:
+        """Shares, moments, peaks and histograms; all 0 before the first image."""
+        images = max(self.n_images, 1)
+        mean, variance = _moments(self.score_total, self.score_square, self.fires)
+        active_mean, active_variance = _moments(self.active_total, self.active_square, self.patch_fires)
+        return NeuronFacts(
+            self.fires / images,
+            self.patch_fires / (images * self._n_patches),
+            self.in_top / images,
+            mean,
+            variance,
+            self.peak,
+            active_mean,
+            active_variance,
+            self.active_peak,
+            self.score_histogram,
+            self.active_histogram,
+        )
+
+    def fvu_quantiles(self) -> dict[str, float]:
+        """Quantiles of the unexplained variance, keyed as in the manifest; rounded up by at most 0.6 %."""
+        reached = np.cumsum(self.fvu)
+        edges = 2.0 ** (_FVU_LOWEST + np.arange(1, _FVU_BINS + 1) / _FVU_PER_OCTAVE)
+        places = (int(np.searchsorted(reached, q * max(self.n_images, 1))) for q in FVU_QUANTILES)
+        return {
+            str(q): float(edges[min(p, _FVU_BINS - 1)]) for q, p in zip(FVU_QUANTILES, places, strict=True)
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps."""
+        found = {f"statistics.{name}": getattr(self, name) for name in _COUNTS + _PEAKS}
+        for name in _SUMS:
+            found |= getattr(self, name).arrays(f"statistics.{name}")
+        return found
+
+    def absorb(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add the statistics of other images, given as their arrays; to empty ones this restores them."""
+        for name in _COUNTS:
+            counts = getattr(self, name)
+            counts += arrays[f"statistics.{name}"]
+        for name in _PEAKS:
+            peaks = getattr(self, name)
+            np.maximum(peaks, arrays[f"statistics.{name}"], out=peaks)
+        for name in _SUMS:
+            getattr(self, name).absorb(f"statistics.{name}", arrays)
+
+
+def highest(groups: Groups, n_images: int, k: int = TOP) -> np.ndarray:
+    """The k groups with the highest score of each image, in no order; of equal scores the lower neuron is
+    taken.
+
+    A histogram per image cuts most groups off before anything is sorted.
+    """
+    cuts = 1 << (31 - _FINE)
+    coarse = (groups.score.view(np.uint32) >> np.uint32(_FINE)).astype(np.int64)
+    counts = np.bincount(groups.image * cuts + coarse, minlength=n_images * cuts).reshape(n_images, cuts)
+    from_top = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    least = (from_top >= k).sum(axis=1) - 1
+    near = np.flatnonzero(coarse >= least[groups.image])
+    near = near[np.lexsort((groups.neuron[near], -groups.score[near], groups.image[near]))]
+    return near[ranks_in_runs(run_starts(groups.image[near]), len(near)) < k]
+
+
+def _moments(total: ExactSum, square: ExactSum, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (of the whole population) from sums; 0 where nothing was counted."""
+    many = np.maximum(counts, 1)
+    mean = total.values() / many
+    return mean, np.maximum(square.values() / many - mean * mean, 0.0)
