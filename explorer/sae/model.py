@@ -2,7 +2,7 @@
 
     p = (x - b_dec) W_enc + b_enc        z = rule(ReLU(p))        x_hat = z W_dec + b_dec
 
-All arithmetic is float32. It does not know which model or block it belongs to beyond two labels,
+All arithmetic is float32, unless bfloat16 is asked for in the encoder's product. It does not know which model or block it belongs to beyond two labels,
 nor how it was trained.
 """
 
@@ -110,6 +110,7 @@ class SAE(nn.Module):
         self.model_id = model_id
         self.facts = dict(facts or {})
         self._id: str | None = None
+        self._cast: Tensor | None = None
         if min(self.group_sizes) < 0 or sum(self.group_sizes) != self.n_neurons:
             raise SAEError(f"the groups {self.group_sizes} do not add up to {self.n_neurons} neurons")
 
@@ -146,17 +147,32 @@ class SAE(nn.Module):
         """The first 12 digits of the id, for people."""
         return self.id[:12]
 
-    def preactivations(self, x: Tensor) -> Tensor:
-        """p [..., F] of the vectors x [..., d], before ReLU and rule (so p may be negative)."""
-        self._check_width(x, self.width, "vectors of width")
-        return (x.float() - self.b_dec) @ self.W_enc + self.b_enc
+    def preactivations(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """p [..., F] float32 of the vectors x [..., d], before ReLU and rule (so p may be negative).
 
-    def encode(self, x: Tensor, groups: int | None = None) -> Tensor:
+        dtype: in which the product is taken; bfloat16 is quicker on a GPU and good to about 0.4 %.
+        """
+        self._check_width(x, self.width, "vectors of width")
+        centred = x.float() - self.b_dec
+        if dtype == torch.float32:
+            return centred @ self.W_enc + self.b_enc
+        return (centred.to(dtype) @ self._encoder(dtype)).float() + self.b_enc
+
+    def _encoder(self, dtype: torch.dtype) -> Tensor:
+        """W_enc in another dtype, kept once the weights are frozen."""
+        if self.W_enc.requires_grad:
+            return self.W_enc.to(dtype)
+        if self._cast is None or self._cast.dtype != dtype or self._cast.device != self.W_enc.device:
+            self._cast = self.W_enc.to(dtype)
+        return self._cast
+
+    def encode(self, x: Tensor, groups: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Activations z [..., F] of the vectors x [..., d].
 
-        groups: keep only the neurons of the first so many Matryoshka groups, the others are 0.
+        groups: keep only the neurons of the first so many Matryoshka groups, the others are 0; dtype: as for
+        `preactivations`.
         """
-        z = self.rule(self.preactivations(x))
+        z = self.rule(self.preactivations(x, dtype))
         if groups is None:
             return z
         if not 0 <= groups <= len(self.group_sizes):
@@ -174,14 +190,14 @@ class SAE(nn.Module):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
-    def encode_sparse(self, x: Tensor, chunk: int = CHUNK) -> SparseCodes:
+    def encode_sparse(self, x: Tensor, chunk: int = CHUNK, dtype: torch.dtype = torch.float32) -> SparseCodes:
         """The activations above 0 of the vectors x [T, d]; at most `chunk` values exist densely at once."""
         if x.ndim != 2:
             raise SAEError(f"encode_sparse takes vectors [T, {self.width}], not the shape {list(x.shape)}")
         rows = max(1, chunk // self.n_neurons)
         parts = []
         for start in range(0, len(x), rows):
-            z = self.encode(x[start : start + rows])
+            z = self.encode(x[start : start + rows], dtype=dtype)
             token, neuron = z.nonzero(as_tuple=True)
             parts.append(SparseCodes(token + start, neuron, z[token, neuron]))
         if len(parts) == 1:
