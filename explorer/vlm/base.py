@@ -95,14 +95,16 @@ class LVLM(Protocol):
         ...
 
     def words(self) -> list[str]:
-        """The word that each entry of the vocabulary begins, V; "" for one that begins none (see `word_of`)."""
+        """The word that each entry of the vocabulary begins, V; "" for one that begins none (see
+        `word_of`)."""
         ...
 
     def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
         """How likely each entry of the vocabulary comes next, at each place of a given answer.
 
-        Log-probabilities [B, A + 1, V], float32, for image features [B, N, D] and an answer of A tokens: before
-        its first token, before its second, ..., and after its last. Raises ModelError as `generate` does.
+        Log-probabilities [B, A + 1, V], float32, for image features [B, N, D] and an answer of A tokens:
+        before its first token, before its second, ..., and after its last. Raises ModelError as `generate`
+        does.
         """
         ...
 
@@ -110,9 +112,9 @@ class LVLM(Protocol):
 def word_of(piece: str, marked: bool) -> str:
     """The word that a tokenizer's piece begins: at least two letters and nothing else, else "".
 
-    marked: whether this tokenizer marks pieces that begin a word (with "\u2581" or "\u0120"); then one without the
-    mark goes on with a word. Without such marks a piece that begins with "##" does, and the others begin one.
-    A piece may be the beginning of a longer word: that cannot be seen from it.
+    marked: whether this tokenizer marks pieces that begin a word (with "\u2581" or "\u0120"); then one
+    without the mark goes on with a word. Without such marks a piece that begins with "##" does, and the
+    others begin one. A piece may be the beginning of a longer word: that cannot be seen from it.
     """
     if marked:
         word = piece[1:] if piece[:1] in WORD_MARKS else ""

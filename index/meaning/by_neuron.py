@@ -12,8 +12,8 @@ from index.stage.sample import Sample
 class ByNeuron(NamedTuple):
     """The sample's scores above 0, neuron by neuron, the highest first, equal ones by row (image number).
 
-    starts [F + 1] int64: neuron n's entries are starts[n] .. starts[n + 1]; rows [n] int32: row of the sample;
-    values [n] float32; n_rows: images in the sample.
+    starts [F + 1] int64: neuron n's entries are starts[n] .. starts[n + 1]; rows [n] int32: row of the
+    sample; values [n] float32; n_rows: images in the sample.
     """
 
     starts: np.ndarray

@@ -2,9 +2,9 @@
 
 The picture of mean patches is the ground: the LVLM describes it, then every neuron in turn is raised on all
 of its patches, and the LVLM reads its own description again. What counts is how much likelier each word has
-become as the next one, in log-probability, on average over the places of the description, less what it does to
-the mean word and less what the mean neuron does to that word, so that words that every direction raises do not
-fill the lists.
+become as the next one, in log-probability, on average over the places of the description, less what it does
+to the mean word and less what the mean neuron does to that word, so that words that every direction raises do
+not fill the lists.
 
 The shorter way, the decoder row through projector, final norm and unembedding, names nothing: on the embedded
 LVLM its first word fits no more often than chance, at any strength, because a language model's first layers
@@ -29,9 +29,9 @@ REFERENCE = 256
 
 @dataclass(frozen=True)
 class WordsConfig:
-    """How to ask. patches: how many patches the picture has (few are enough, and quick); strength: how many times
-    its mean activation a neuron is raised to; limit: words per neuron; answer_tokens: length of the description;
-    batch: neurons at a time."""
+    """How to ask. patches: how many patches the picture has (few are enough, and quick); strength: how many
+    times its mean activation a neuron is raised to; limit: words per neuron; answer_tokens: length of the
+    description; batch: neurons at a time."""
 
     patches: int = 16
     strength: float = 40.0
@@ -54,7 +54,8 @@ class NeuronWords(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """Words in lower case [w], and the model's entries that begin one: places [v], and kinds [v], whose word."""
+    """Words in lower case [w], and the model's entries that begin one: places [v], and kinds [v], whose
+    word."""
 
     words: list[str]
     places: torch.Tensor
@@ -85,7 +86,8 @@ class _Reading:
         self._calm = self._next(features)
 
     def gains(self, raised: torch.Tensor) -> torch.Tensor:
-        """How much likelier each word [n, w] becomes than the mean word by adding `raised` [n, d] to every patch."""
+        """How much likelier than the mean word each word [n, w] becomes when every patch gains `raised` [n,
+        d]."""
         change = self._next(self._features(self._patch + raised)) - self._calm
         words = self.vocabulary
         best = torch.full((len(change), len(words.words)), -torch.inf, device=change.device)
@@ -117,8 +119,9 @@ def neuron_words(
 ) -> NeuronWords:
     """The words that each living neuron raises most, best first; only words that it raises more than most do.
 
-    mean_patch [d]: of the sampled images; directions [F, d]: decoder rows; active_mean [F]: mean activation where
-    the neuron fires, 0 when it is dead (then it has no words). Words that begin alike up to case count once.
+    mean_patch [d]: of the sampled images; directions [F, d]: decoder rows; active_mean [F]: mean activation
+    where the neuron fires, 0 when it is dead (then it has no words). Words that begin alike up to case count
+    once.
     """
     config = config or WordsConfig()
     live = np.flatnonzero(active_mean > 0)

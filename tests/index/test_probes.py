@@ -1,13 +1,13 @@
-"""The linear read-out of concepts against discriminant analysis in full, and the evidence of neurons."""
+"""The linear read-out of concepts against discriminant analysis in full."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from index.labels import ConceptFacts, concept_rows
-from index.probes import RIDGE, ProbeSums, evidence
-from index.sources import PatchTruth
+from index.meaning.read_out import RIDGE, ReadOut
+from index.sources.base import PatchTruth
+from index.stage.probes import ProbeSums
 
 Images = list[tuple[np.ndarray, np.ndarray]]
 NAMES = ("cake", "fork", "cat", "zebra")
@@ -51,7 +51,7 @@ def spread_within(groups: list[np.ndarray]) -> np.ndarray:
 
 
 def test_probe_is_discriminant_analysis(images: Images) -> None:
-    probe, groups = taken(images).probe(NAMES), by_concept(images)
+    probe, groups = ReadOut(taken(images)).probe(NAMES), by_concept(images)
     assert probe.concepts == NAMES and probe.weight.dtype == probe.bias.dtype == np.float32
     spread, seen = spread_within(groups), [0, 1, 2, C]
     distances = []
@@ -70,7 +70,7 @@ def test_probe_is_discriminant_analysis(images: Images) -> None:
 
 
 def test_contrasts_point_from_all_concepts_to_each(images: Images) -> None:
-    contrasts, groups = taken(images).contrasts(), by_concept(images)
+    contrasts, groups = ReadOut(taken(images)).contrasts(), by_concept(images)
     centre = np.concatenate(groups[:-1]).mean(0)
     for c in range(NEVER):
         towards = np.linalg.solve(spread_within(groups), groups[c].mean(0) - centre)
@@ -83,46 +83,37 @@ def test_order_of_images_changes_no_bit(images: Images) -> None:
     scales = 10 ** np.random.default_rng(4).uniform(-7, 2, size=len(images))  # plain sums would round
     images = [((v * s).astype(np.float32), row) for (v, row), s in zip(images, scales, strict=True)]
     one, two = taken(images), taken([images[i] for i in order])
-    for ours, theirs in zip(
-        (one.counts, one.sums, one.second, one.contrasts()),
-        (two.counts, two.sums, two.second, two.contrasts()),
-        strict=True,
-    ):
-        assert ours.tobytes() == theirs.tobytes()
-    ours, theirs = one.probe(NAMES), two.probe(NAMES)
+    for name, column in one.arrays("p").items():
+        assert column.tobytes() == two.arrays("p")[name].tobytes()
+    merged = ProbeSums(C, D)
+    for part in (images[25:], images[:10], images[10:25]):
+        merged.absorb("p", taken(part).arrays("p"))
+    for name, column in one.arrays("p").items():
+        assert column.tobytes() == merged.arrays("p")[name].tobytes()
+    ours, theirs = ReadOut(one).probe(NAMES), ReadOut(merged).probe(NAMES)
     assert ours.weight.tobytes() == theirs.weight.tobytes() and ours.bias.tobytes() == theirs.bias.tobytes()
 
 
+def test_patches_of_unknown_concept_count_nowhere(images: Images) -> None:
+    rng = np.random.default_rng(5)
+    hidden = [(v, np.where(rng.random(T) < 0.3, -2, row)) for v, row in images]
+    left = [(v[row > -2], row[row > -2]) for v, row in hidden]
+    one, two = taken(hidden), taken([*left, (np.ones((4, D), np.float32), np.full(4, -2))])
+    assert one.counts.tolist() == two.counts.tolist() and one.counts.sum() == sum(len(v) for v, _ in left)
+    np.testing.assert_allclose(one.second.values(), two.second.values(), rtol=1e-9)
+    np.testing.assert_allclose(one.sums.values(), two.sums.values(), rtol=1e-9)
+
+
 def test_a_concept_never_seen_is_never_chosen(images: Images) -> None:
-    sums = taken(images)
-    probe = sums.probe(NAMES)
+    read_out = ReadOut(taken(images))
+    probe = read_out.probe(NAMES)
     assert probe.bias[NEVER] == -np.inf and np.isfinite(np.delete(probe.bias, NEVER)).all()
     far = 100 * np.random.default_rng(2).normal(size=(500, D)).astype(np.float32)
     assert NEVER not in probe.shown(far) and NEVER not in probe.shown(np.zeros((1, D), dtype=np.float32))
-    directions = np.random.default_rng(3).normal(size=(9, D)).astype(np.float32)
-    facts = ConceptFacts(*(np.ones((C, 9)) for _ in range(5)))
-    carried = evidence(facts, sums.contrasts(), directions)
-    assert not carried[NEVER].any()
-    assert {row.concept for row in concept_rows(NAMES, facts, carried, np.ones((C, 9)))} == set(NAMES[:NEVER])
 
 
 def test_sums_without_spread_or_images_stay_finite() -> None:
-    empty = ProbeSums(C, D)
+    empty = ReadOut(ProbeSums(C, D))
     assert not empty.contrasts().any() and (empty.probe(NAMES).bias == -np.inf).all()
-    flat = taken([(np.full((T, D), 2.0, dtype=np.float32), np.arange(T) % 3)])
+    flat = ReadOut(taken([(np.full((T, D), 2.0, dtype=np.float32), np.arange(T) % 3)]))
     assert np.isfinite(flat.probe(NAMES).weight).all() and np.isfinite(flat.contrasts()).all()
-
-
-def test_evidence_prefers_neurons_that_point_to_the_concept() -> None:
-    contrasts = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    directions = np.array(
-        [[0.6, 0.8, 0], [1, 0, 0], [0, 0, 1], [-1, 0, 0], [1, 0, 0], [1, 0, 0]], dtype=np.float32
-    )
-    ones = np.ones((2, 6))
-    strength, shares = ones * [1, 1, 9, 9, 1, 2], ones * [0.5, 0.5, 1, 1, 0.25, 0.5]
-    found = evidence(ConceptFacts(strength, ones, ones, ones, shares), contrasts, directions)
-    # Stronger, then better aimed, then shared with fewer; sideways or away counts for nothing.
-    order = np.argsort(-found[0], kind="stable")
-    assert order[:4].tolist() == [5, 1, 4, 0] and found[0, [2, 3]].tolist() == [0, 0]
-    assert found[0, 5] == pytest.approx(2 * found[0, 1]) and found[0, 0] == pytest.approx(0.6 * found[0, 1])
-    assert np.flatnonzero(found[1]).tolist() == [0]
