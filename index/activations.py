@@ -63,17 +63,26 @@ class Encoder:
         finite = torch.isfinite(tokens).flatten(1).all(1)
         items, skipped = chunk.items, list(chunk.skipped)
         if not bool(finite.all()):
-            keep = finite.tolist()
-            skipped += [SkippedRow(i.image_id, i.origin, NOT_FINITE) for i, ok in zip(items, keep,
-            strict=True) if not ok] items = [item for item, ok in zip(items, keep, strict=True) if ok]
-            patches, tokens = patches[finite], tokens[finite] if not items: return
-            self._nothing(chunk._replace(skipped=skipped)) codes =
-            self.sae.encode_sparse(tokens.flatten(0, 1), dtype=self.dtype) on_patches = codes if not
-            self.include_cls else _only_patches(codes, tokens.shape[1], patches.shape[1]) fvu =
-            unexplained(self.sae, patches, on_patches) sketches = (patches - self.sae.b_dec) @
-            self._sketch return EncodedChunk( items, skipped, _codes(codes, len(items), tokens.shape[1],
-            patches.shape[1]), np.array(fvu, dtype=np.float32), patches.mean(1).cpu().numpy(),
-            sketches.cpu().numpy(), self._known(items, patches), )
+            keep = np.flatnonzero(finite.cpu().numpy()).tolist()
+            lost = [item for i, item in enumerate(items) if i not in keep]
+            skipped += [SkippedRow(item.image_id, item.origin, NOT_FINITE) for item in lost]
+            items, patches, tokens = [items[i] for i in keep], patches[finite], tokens[finite]
+            if not items:
+                return self._nothing(chunk._replace(skipped=skipped))
+        n_tokens, n_patches = tokens.shape[1], patches.shape[1]
+        codes = self.sae.encode_sparse(tokens.flatten(0, 1), dtype=self.dtype)
+        on_patches = codes if not self.include_cls else _only_patches(codes, n_tokens, n_patches)
+        fvu = unexplained(self.sae, patches, on_patches)
+        sketches = (patches - self.sae.b_dec) @ self._sketch
+        return EncodedChunk(
+            items,
+            skipped,
+            _codes(codes, len(items), n_tokens, n_patches),
+            np.array(fvu, dtype=np.float32),
+            patches.mean(1).cpu().numpy(),
+            sketches.cpu().numpy(),
+            self._known(items, patches),
+        )
 
     def _known(self, items: list[Item], patches: Tensor) -> dict[int, np.ndarray]:
         """The patch vectors of the sampled images with ground truth, by place."""

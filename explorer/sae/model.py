@@ -2,8 +2,8 @@
 
     p = (x - b_dec) W_enc + b_enc        z = rule(ReLU(p))        x_hat = z W_dec + b_dec
 
-All arithmetic is float32, unless bfloat16 is asked for in the encoder's product. It does not know which model or block it belongs to beyond two labels,
-nor how it was trained.
+All arithmetic is float32, unless bfloat16 is asked for in the encoder's product. It does not know which
+model or block it belongs to beyond two labels, nor how it was trained.
 """
 
 from __future__ import annotations
