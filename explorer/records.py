@@ -203,7 +203,7 @@ class LabelEvidence(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word of the language model that a neuron's direction raises, and by how much in logits."""
+    """A word that the LVLM says more easily once a neuron is turned up; gain: by how much, in nats."""
 
     word: str
     gain: float

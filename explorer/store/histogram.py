@@ -7,6 +7,7 @@ mantissa bit are its bin, so counting needs no logarithm and is exact at the edg
 from __future__ import annotations
 
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,10 +20,22 @@ _SHIFT = 22  # leaves the sign, the exponent and one bit of the mantissa
 _FIRST = int(np.float32(2.0**LOWEST_EXPONENT).view(np.int32)) >> _SHIFT
 
 
+class Span(NamedTuple):
+    """The values low <= v < high."""
+
+    low: float
+    high: float
+
+
 def edges() -> np.ndarray:
     """The bins' edges [65] float64: bin b spans edges[b] <= v < edges[b + 1]."""
     steps = np.arange(BINS + 1)
     return np.ldexp(np.where(steps % 2, 1.5, 1.0), LOWEST_EXPONENT + steps // 2)
+
+
+def half_octaves(values: np.ndarray) -> np.ndarray:
+    """The half-octave of each float32 above 0, int32: one more per bin, without a lowest or a highest."""
+    return np.asarray(values, dtype=np.float32).view(np.int32) >> _SHIFT
 
 
 def bins_of(values: np.ndarray) -> np.ndarray:
@@ -30,8 +43,14 @@ def bins_of(values: np.ndarray) -> np.ndarray:
 
     Smaller ones than the first edge count in bin 0, larger ones than the last in bin 63.
     """
-    bits = np.asarray(values, dtype=np.float32).view(np.int32)
-    return np.clip((bits >> _SHIFT) - _FIRST, 0, BINS - 1)
+    return np.clip(half_octaves(values) - _FIRST, 0, BINS - 1)
+
+
+def span_of(value: float) -> Span:
+    """The half-octave around a value above 0."""
+    first = int(half_octaves(np.float32(value)))
+    low, high = (np.array([first, first + 1], dtype=np.int32) << _SHIFT).view(np.float32).tolist()
+    return Span(low, high)
 
 
 def histogram(counts: np.ndarray) -> Histogram:

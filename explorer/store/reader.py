@@ -178,13 +178,10 @@ class Store:
             " WHERE e.neuron = ? ORDER BY e.interval",
             (neuron,),
         )
-        edges = histogram.edges()
-        found = []
-        for rank, (interval, *rest) in enumerate(rows):
-            place = int(histogram.bins_of(np.float32(rest[0])))
-            span = {"low": float(edges[place]), "high": float(edges[place + 1])}
-            found.append(IntervalExemplar(neuron, rank, *_picture(*rest), interval=interval, **span))
-        return found
+        return [
+            IntervalExemplar(neuron, rank, *_picture(*rest), interval, *histogram.span_of(rest[0]))
+            for rank, (interval, *rest) in enumerate(rows)
+        ]
 
     def summary(self, neuron: int) -> NeuronSummary:
         """What the store knows of one neuron."""

@@ -13,6 +13,7 @@ from explorer.errors import StoreError
 from explorer.store import histogram
 from explorer.store.classes import classify
 from explorer.store.database import Database
+from explorer.store.histogram import half_octaves
 from explorer.store.manifest import Manifest, facts_of
 from explorer.store.maps import unpack
 from explorer.store.vectors import Centroids, Directions
@@ -102,6 +103,7 @@ def problems(
             _counts(manifest, database),
             _rules(manifest, database),
             _statistics(manifest, database),
+            _intervals(database),
             _maps(database, "exemplars"),
             _maps(database, "interval_exemplars"),
             _vectors(manifest, database, directions, centroids),
@@ -184,6 +186,16 @@ def _statistics(manifest: Manifest, database: Database) -> Iterator[str]:
             yield f"neuron {neuron} fires in {fires:.6g} of the images, its histogram counts {images}"
         if (images > 0) != (patches > 0):
             yield f"neuron {neuron} fires in {images} images and on {patches} patches"
+
+
+def _intervals(database: Database) -> Iterator[str]:
+    """Every image of an interval has a score within it."""
+    sql = "SELECT i.neuron, i.interval, i.score, n.peak FROM interval_exemplars i JOIN neurons n USING (neuron)"
+    for neuron, interval, score, peak in database.each(sql):
+        if score <= 0:
+            yield f"scores in interval_exemplars are not above 0 for neuron {neuron}"
+        elif (below := int(half_octaves(np.float32(peak)) - half_octaves(np.float32(score)))) != interval:
+            yield f"interval {interval} of neuron {neuron} holds a score {below} half-octaves below its peak"
 
 
 def _maps(database: Database, table: str) -> Iterator[str]:

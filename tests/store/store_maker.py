@@ -158,7 +158,7 @@ def fill(writer: StoreWriter, truth: bool = True) -> None:
             LabelImagesRow("word", "café", 1),
         ]
     )
-    writer.add_words([WordRow(2, 0, "zebra", 3.5), WordRow(2, 1, "striped", 1.25), WordRow(4, 0, "cake", 2.0)])
+    writer.add_words([WordRow(2, 0, "zebra", 3.5), WordRow(2, 1, "stripe", 1.25), WordRow(4, 0, "cake", 2.0)])
     writer.add_partners([PartnerRow(3, 0, 5, 0.5, 0.75), PartnerRow(3, 1, 1, 0.25, 0.125)])
     if truth:
         writer.add_concepts(
