@@ -72,9 +72,13 @@ def stay_home(embedded: bool) -> None:
 
 
 def build_store() -> None:
-    """Index drawn scenes for the embedded set, in a process of its own. Raises ExplorerError."""
+    """Index drawn scenes for the embedded set, in a process of its own; replaces a store of an old format.
+
+    Raises ExplorerError.
+    """
     command = [sys.executable, "-m", "index", "build", "--scenes", str(SCENES), "--out", str(STORE)]
-    print(f"First start: indexing {SCENES} drawn scenes into {STORE}", file=sys.stderr)
+    why = "Its format is old" if (ROOT / STORE).exists() else "First start"
+    print(f"{why}: indexing {SCENES} drawn scenes into {STORE}", file=sys.stderr)
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         raise ExplorerError(f"the store could not be built; try: python {' '.join(command[1:])}")
 
@@ -84,7 +88,10 @@ def serve(args: argparse.Namespace) -> None:
     check_address(args.host, args.port)
     embedded = args.model is None and args.sae is None
     stay_home(embedded)
-    if embedded and args.store is None and not (ROOT / STORE).exists():
+    from explorer.store import is_outdated
+
+    store = ROOT / STORE
+    if embedded and args.store is None and (not store.exists() or is_outdated(store)):
         build_store()
 
     from explorer.session import Session

@@ -10,13 +10,27 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from explorer.errors import StoreError
+from explorer.errors import EditError, StoreError
 from explorer.images import ImageInput, load_image
-from explorer.records import Activation, Edit, Exemplar, Found, NeuronSummary
+from explorer.records import (
+    Activation,
+    Edit,
+    Exemplar,
+    Found,
+    Histogram,
+    IntervalExemplar,
+    LabelEvidence,
+    NeuronSummary,
+    Note,
+    Partner,
+    TextMatch,
+    Word,
+)
 from explorer.sae import SAE, load_sae
 from explorer.sae.quality import unexplained
 from explorer.session.site import site_block
@@ -49,7 +63,13 @@ class Session:
         self.block = site_block(lvlm, sae)
         self._lock = threading.Lock()
         if store is not None:
-            store.check(model_id=lvlm.model_id, block=self.block, sae_id=sae.id, n_neurons=sae.n_neurons)
+            store.check(
+                model_id=lvlm.model_id,
+                block=self.block,
+                sae_id=sae.id,
+                n_neurons=sae.n_neurons,
+                preprocessing=lvlm.preprocessing,
+            )
 
     @classmethod
     def open(
@@ -177,6 +197,56 @@ class Session:
     def find(self, concept: str, k: int = 3) -> list[Found]:
         """The neurons that stand for a concept ("fork"), best first; none for an unknown concept."""
         return self._stored().find(concept, k)
+
+    def search(self, text: str, k: int = 20) -> list[TextMatch]:
+        """The neurons whose name, labels, words or notes hold all words of a text; people's own first."""
+        return self._stored().search(text, k)
+
+    def note(self, neuron: int) -> Note | None:
+        """What people call a neuron and wrote about it; None when nobody did."""
+        return self._stored().note(neuron)
+
+    def set_note(self, neuron: int, name: str = "", note: str = "") -> None:
+        """Keep people's own name of a neuron and a note about it; both empty removes them."""
+        self._stored().set_note(neuron, name, note)
+
+    def interval_exemplars(self, neuron: int) -> list[IntervalExemplar]:
+        """One image per half-octave of the score from the peak downwards, none of them an exemplar."""
+        return self._stored().interval_exemplars(neuron)
+
+    def histogram(self, neuron: int, which: Literal["score", "active"] = "score") -> Histogram:
+        """How often each size came up: "score" over images, "active" over patches, both only above 0."""
+        return self._stored().histogram(neuron, which)
+
+    def labels(self, neuron: int) -> list[LabelEvidence]:
+        """The labels that a neuron could stand for, best first, with the evidence."""
+        return self._stored().labels(neuron)
+
+    def words(self, neuron: int) -> list[Word]:
+        """The words that the model says more easily once a neuron is turned up, most raised first."""
+        return self._stored().words(neuron)
+
+    def partners(self, neuron: int) -> list[Partner]:
+        """The neurons that fire on the same patches, the closest first."""
+        return self._stored().partners(neuron)
+
+    def by_picture(self, view: View, k: int = 20) -> list[Activation]:
+        """The neurons whose exemplars look most like the whole picture, with the cosine, nearest first."""
+        return self._stored().by_picture(view.hidden[self.lvlm.patch_slice].mean(0).numpy(), k)
+
+    def by_patches(self, view: View, patches: np.ndarray, k: int = 20) -> list[Activation]:
+        """The neurons whose exemplars look most like some patches of the picture, nearest first.
+
+        patches: (rows, cols) bool. Raises EditError when it does not fit the grid or marks none.
+        """
+        chosen = np.asarray(patches)
+        if chosen.dtype != np.bool_ or chosen.shape != (view.grid.rows, view.grid.cols) or not chosen.any():
+            raise EditError(
+                f"mark some patches in a ({view.grid.rows}, {view.grid.cols}) boolean mask, "
+                f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
+            )
+        vectors = view.hidden[self.lvlm.patch_slice].numpy()[chosen.ravel()]
+        return self._stored().by_patch(vectors.mean(0), k)
 
     def where(self, view: View, concept: str) -> np.ndarray:
         """The patches that show a concept, and their neighbours: (rows, cols) bool.

@@ -26,6 +26,14 @@ FILE_NAMES = (DATABASE_NAME, DIRECTIONS_NAME, CENTROIDS_NAME)
 FVU_QUANTILES = (0.5, 0.9, 0.99, 0.995, 0.999)
 
 
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("block", "n_neurons", "n_images", "n_skipped", "rows", "cols", "places"), int),
+    **dict.fromkeys(("batch", "sample", "n_parts", "interval_places"), int),
+    **dict.fromkeys(("model_id", "sae_id", "score", "source", "preprocessing", "dtype"), str),
+    **{"fvu": dict, "files": dict},
+}
+
+
 class FileFacts(NamedTuple):
     """Size in bytes and sha256 in hex of one file of the store."""
 
@@ -118,6 +126,16 @@ def read_manifest(folder: Path) -> Manifest:
     return _parse(raw, path, command)
 
 
+def is_outdated(folder: Path) -> bool:
+    """Whether a finished store of an earlier format lies there, which only a new build can replace."""
+    try:
+        raw = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    found = raw.get("format") if isinstance(raw, dict) else None
+    return isinstance(found, int) and found < FORMAT
+
+
 def _parse(raw: object, path: Path, command: str) -> Manifest:
     """Check a manifest's JSON and make the record of it."""
     if not isinstance(raw, dict) or "format" not in raw:
@@ -131,6 +149,8 @@ def _parse(raw: object, path: Path, command: str) -> Manifest:
     names = {item.name for item in fields(Manifest)}
     if missing := sorted(names - raw.keys()):
         raise StoreError(f"{path} lacks {', '.join(missing)}; build the store again with: {command}")
+    if wrong := [name for name, kinds in _KINDS.items() if not isinstance(raw[name], kinds)]:
+        raise StoreError(f"{path} is damaged ({', '.join(wrong)}); build the store again with: {command}")
     try:
         files = {
             name: FileFacts(int(facts["bytes"]), str(facts["sha256"])) for name, facts in raw["files"].items()

@@ -55,7 +55,10 @@ _RULES = (
     _descending("interval_exemplars", "neuron", "interval", "score"),
     _descending("neuron_words", "neuron", "rank", "gain"),
     _descending("concepts", "concept", "rank", "score"),
-    _Rule("scores in exemplars are not above 0 for neuron", "SELECT neuron FROM exemplars WHERE score <= 0"),
+    *(
+        _Rule(f"scores in {table} are not above 0 for neuron", f"SELECT neuron FROM {table} WHERE score <= 0")
+        for table in ("exemplars", "interval_exemplars")
+    ),
     _Rule(
         "an image is twice among the exemplars of neuron",
         "SELECT neuron FROM exemplars GROUP BY neuron HAVING count(DISTINCT image) <> count(*)",
@@ -190,12 +193,15 @@ def _statistics(manifest: Manifest, database: Database) -> Iterator[str]:
 
 def _intervals(database: Database) -> Iterator[str]:
     """Every image of an interval has a score within it."""
-    sql = "SELECT i.neuron, i.interval, i.score, n.peak FROM interval_exemplars i JOIN neurons n USING (neuron)"
-    for neuron, interval, score, peak in database.each(sql):
-        if score <= 0:
-            yield f"scores in interval_exemplars are not above 0 for neuron {neuron}"
-        elif (below := int(half_octaves(np.float32(peak)) - half_octaves(np.float32(score)))) != interval:
-            yield f"interval {interval} of neuron {neuron} holds a score {below} half-octaves below its peak"
+    rows = database.each(
+        "SELECT i.neuron, i.interval, i.score, n.peak FROM interval_exemplars i JOIN neurons n USING (neuron)"
+        " WHERE i.score > 0 AND n.peak > 0"
+    )
+    while part := list(islice(rows, _ROWS_AT_ONCE)):
+        neurons, intervals, scores, peaks = (np.array(column) for column in zip(*part, strict=True))
+        below = half_octaves(peaks) - half_octaves(scores)
+        for i in np.flatnonzero(below != intervals).tolist():
+            yield f"interval {intervals[i]} of neuron {neurons[i]} holds a score {below[i]} below its peak's"
 
 
 def _maps(database: Database, table: str) -> Iterator[str]:

@@ -292,11 +292,29 @@ def test_visitors_get_what_they_would_get_alone(session: Session) -> None:
 
 def test_the_store_is_checked_and_asked(session: Session, view: View) -> None:
     facts = {"model_id": session.lvlm.model_id, "block": 2, "sae_id": session.sae.id, "n_neurons": NEURONS}
+    facts["preprocessing"] = session.lvlm.preprocessing
     assert session.store.checked == facts
     assert session.exemplars(3) == ("exemplars", 3) and session.summary(3) == ("summary", 3)
     assert session.summaries([1, 2]) == ("summaries", [1, 2]) and session.similar(3, 4) == ("similar", 3, 4)
     assert session.find("fork", k=2) == ("find", "fork", 2)
+    for name in ("interval_exemplars", "labels", "words", "partners", "note"):
+        assert getattr(session, name)(3) == (name, 3)
+    assert session.search("wine", 5) == ("search", "wine", 5)
+    assert session.histogram(3, "active") == ("histogram", 3, "active")
     assert session.familiar(view) == (view.fvu <= 0.5)
+
+
+def test_a_search_by_picture_or_patches_asks_with_the_mean_vector(session: Session, view: View) -> None:
+    patches = view.hidden[1:].numpy()
+    name, vector, k = session.by_picture(view, 4)
+    assert (name, k) == ("by_picture", 4) and np.allclose(vector, patches.mean(0), atol=1e-6)
+    marked = np.zeros((4, 4), dtype=bool)
+    marked[1, 2] = marked[3, 0] = True
+    name, vector, k = session.by_patches(view, marked, 6)
+    assert (name, k) == ("by_patch", 6) and np.allclose(vector, patches[[6, 12]].mean(0), atol=1e-6)
+    for wrong in (np.zeros((4, 4), dtype=bool), marked[:3], marked.astype(int)):
+        with pytest.raises(EditError, match=r"\(4, 4\) boolean mask"):
+            session.by_patches(view, wrong)
 
 
 def test_where_gives_the_patches_of_a_concept_and_their_neighbours(session: Session) -> None:
@@ -351,6 +369,9 @@ def test_without_a_store_the_command_is_told(session: Session, view: View) -> No
     for call in (
         lambda: bare.exemplars(0),
         lambda: bare.find("fork"),
+        lambda: bare.search("fork"),
+        lambda: bare.set_note(3, "fork"),
+        lambda: bare.by_picture(view),
         lambda: bare.familiar(view),
         lambda: bare.where(view, "fork"),
     ):

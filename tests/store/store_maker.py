@@ -8,8 +8,8 @@ import numpy as np
 
 from explorer.records import NeuronSummary
 from explorer.store import Manifest, Probe, StoreWriter, atomic
-from explorer.store.maps import pack, quantise
 from explorer.store.histogram import BINS, bins_of
+from explorer.store.maps import pack, quantise
 from explorer.store.rows import (
     ConceptRow,
     ExemplarRow,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import app
+from explorer import Session
+from explorer.errors import ExplorerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,3 +76,51 @@ def test_a_missing_model_is_one_clear_line(tmp_path: Path, capsys: pytest.Captur
     ]
     assert app.main(argv) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "built"),
+    [
+        (None, True),
+        ({"format": 1, "source": "train scenes, seeds 0 to 9"}, True),
+        ({"format": 2}, False),
+        ({"format": 99}, False),
+        ({}, False),
+        ("[]", False),
+        ("{", False),
+    ],
+)
+def test_an_embedded_store_is_built_when_missing_or_of_an_old_format(
+    manifest: dict[str, object] | str | None,
+    built: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    commands = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    def stop(*_: object) -> None:
+        raise ExplorerError("far enough")
+
+    if manifest is not None:
+        (tmp_path / app.STORE).mkdir(parents=True)
+        text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+        (tmp_path / app.STORE / "manifest.json").write_text(text)
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app.subprocess, "run", run)
+    monkeypatch.setattr(app, "check_address", lambda host, port: None)
+    monkeypatch.setattr(Session, "open", stop)
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    assert app.main([]) == 1
+    assert [command[2:] for command in commands] == (
+        [["index", "build", "--scenes", "4000", "--out", str(app.STORE)]] if built else []
+    )
+    said = capsys.readouterr().err
+    assert "far enough" in said
+    assert ("Its format is old" in said) == (built and manifest is not None)
+    assert ("First start" in said) == (manifest is None)
