@@ -8,6 +8,8 @@ import numpy as np
 
 from index.stage.sample import Sample
 
+KEY_BITS = 64
+
 
 class ByNeuron(NamedTuple):
     """The sample's scores above 0, neuron by neuron, the highest first, equal ones by row (image number).
@@ -31,7 +33,7 @@ def by_neuron(sample: Sample, n_neurons: int) -> ByNeuron:
     bits = np.ascontiguousarray(sample.score_values, dtype=np.float32).view(np.uint32)
     falling = np.uint32(0x7FFFFFFF) - bits  # a positive float's bits grow with it
     row_bits = max(1, int(n_rows).bit_length())
-    if int(n_neurons).bit_length() + 31 + row_bits > 64:
+    if int(n_neurons).bit_length() + 31 + row_bits > KEY_BITS:
         order = np.lexsort((row, falling, sample.score_neurons))
         return ByNeuron(starts, row[order].astype(np.int32), sample.score_values[order], n_rows)
     shift = np.uint64(row_bits)

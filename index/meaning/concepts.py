@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from explorer.store.writer import ConceptRow
+from explorer.store.rows import ConceptRow
 from index.stage.evidence import ConceptEvidence
 
 LEAST_PRECISION = 0.5
