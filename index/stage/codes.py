@@ -75,10 +75,13 @@ def gather(codes: Codes, how: Pooling, include_cls: bool = False) -> Groups:
     CLS token counts for the score; it is no patch, so a group may be left without entries. Groups whose
     score vanishes in float32 are left out.
     """
-    key = codes.neuron.astype(np.uint64) << np.uint64(32) | np.arange(len(codes.neuron), dtype=np.uint64)
+    key = codes.neuron.astype(np.uint64)
+    key <<= np.uint64(32)
+    key |= np.arange(len(key), dtype=np.uint64)
     key.sort()
     order = (key & np.uint64(0xFFFFFFFF)).view(np.int64)
-    owner = (key >> np.uint64(32)).view(np.int64)
+    key >>= np.uint64(32)
+    owner = key.view(np.int64)
     image, token, value = codes.image[order], codes.token[order], codes.value[order]
     new = run_marks(owner, image)
     starts = np.flatnonzero(new)

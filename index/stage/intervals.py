@@ -13,6 +13,8 @@ from index.stage.codes import Groups
 from index.stage.places import Bids, Places
 
 INTERVALS = 10
+SAMPLES = 32
+"""How many times more images take part than the sample holds: enough for all but the rarest intervals."""
 _TAGS = np.uint64(511)
 _SLOTS = np.arange(512) % INTERVALS
 
@@ -36,17 +38,22 @@ def half_octave(scores: np.ndarray) -> np.ndarray:
     return (scores.astype(np.float32).view(np.uint32) >> np.uint32(22)).astype(np.uint64)
 
 
-def bids(table: Places, groups: Groups, numbers: np.ndarray) -> Bids:
+def bids(table: Places, groups: Groups, numbers: np.ndarray, rate: float = 1.0) -> Bids:
     """The groups of a chunk that deserve a place of their interval. numbers [b]: of the chunk's images.
 
-    A higher half-octave that shares the row takes it over: the lower one is then out of the window anyway.
+    rate: share of the images that take part, by hash. A higher half-octave that shares the row takes it over:
+    the lower one is then out of the window anyway.
     """
-    tag = half_octave(groups.score)
+    luck = mix(numbers)
+    part = np.flatnonzero((luck < rate * 2.0**32)[groups.image])
+    image = groups.image[part]
+    tag = half_octave(groups.score[part])
     key = (_TAGS - tag) << np.uint64(32)
-    key |= mix(numbers).astype(np.uint64)[groups.image]
-    row = groups.neuron * INTERVALS
+    key |= luck.astype(np.uint64)[image]
+    row = groups.neuron[part] * INTERVALS
     row += _SLOTS[tag.view(np.int64)]
-    return table.wanted(row, key, numbers[groups.image])
+    won = table.wanted(row, key, numbers[image])
+    return won._replace(group=part[won.group])
 
 
 def below_peak(table: Places, peaks: np.ndarray) -> np.ndarray:

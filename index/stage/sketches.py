@@ -37,8 +37,9 @@ def drawn(groups: Groups, sketches: np.ndarray, which: np.ndarray) -> np.ndarray
             mode="sum",
             per_sample_weights=torch.from_numpy(groups.value[entries]),
         ).numpy()
-        largest = np.abs(mean).max(axis=1, keepdims=True)
-        found[begin:end] = np.rint(mean / np.where(largest > 0, largest, 1) * 127)
+        largest = np.maximum(mean.max(axis=1), -mean.min(axis=1))
+        mean *= (np.float32(127) / np.where(largest > 0, largest, np.float32(1)))[:, None]
+        found[begin:end] = np.rint(mean, out=mean)
     return found
 
 

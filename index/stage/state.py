@@ -57,6 +57,11 @@ class StateShape:
             raise ExplorerError(f"cannot index a grid of {self.rows} x {self.cols} patches")
 
     @property
+    def interval_rate(self) -> float:
+        """Share of the images that stand for intervals below a neuron's peak."""
+        return min(1.0, self.sample_rate * intervals.SAMPLES) if self.sample_rate else 1.0
+
+    @property
     def side(self) -> int:
         """Length of a sketch."""
         return side_of(self.width)
@@ -128,7 +133,7 @@ class BuildState:
         key |= number.view(np.uint64)
         best = self.top.wanted(groups.neuron, key, number)
         won = best.group[self.top.take(best, groups, lambda which: drawn(groups, chunk.sketches, which))]
-        fair = intervals.bids(self.intervals, groups, numbers)
+        fair = intervals.bids(self.intervals, groups, numbers, self.shape.interval_rate)
         drawn_by_lot = fair.group[self.intervals.take(fair, groups)]
         return np.unique(np.concatenate([groups.image[won], groups.image[drawn_by_lot]]))
 
