@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -42,3 +43,14 @@ def by_neuron(sample: Sample, n_neurons: int) -> ByNeuron:
     row.sort()
     values = (np.uint32(0x7FFFFFFF) - (row >> shift).astype(np.uint32) % np.uint32(2**31)).view(np.float32)
     return ByNeuron(starts, (row & np.uint64((1 << row_bits) - 1)).astype(np.int32), values, n_rows)
+
+
+def runs(costs: np.ndarray, most: int) -> Iterator[slice]:
+    """Cut a list with these costs into runs that cost at most so much together, or hold one entry alone."""
+    ends = np.cumsum(costs)
+    start = 0
+    while start < len(costs):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, end)
+        start = end

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from index.meaning.by_neuron import ByNeuron
+from index.meaning.by_neuron import ByNeuron, runs
 from index.meaning.concepts import LEAST_PRECISION, BestConcepts
 from index.stage.codes import run_starts, spans
 from index.stage.sample import Sample
@@ -159,7 +159,8 @@ def average_precisions(
     found = np.full(len(labels), np.nan)
     known = np.flatnonzero(relevant >= LEAST_EXEMPLARS)
     known = known[np.argsort(labels[known], kind="stable")]
-    for part in _parts(np.diff(scores.starts)[neurons[known]]):
+    costs = np.diff(scores.starts)[neurons[known]] + _ENTRIES // 4096
+    for part in runs(costs, _ENTRIES):
         pairs = known[part]
         kinds, kind = np.unique(labels[pairs], return_inverse=True)
         shows = np.zeros((len(kinds), scores.n_rows), dtype=bool)
@@ -185,17 +186,6 @@ def _hits(
     depth = hit - begins[pair] + 1
     hits = np.bincount(pair, minlength=len(neurons))
     return hits, np.bincount(pair, weights=nth / depth, minlength=len(neurons))
-
-
-def _parts(lengths: np.ndarray) -> Iterator[slice]:
-    """Runs of pairs with some two million entries together, and at most some thousand pairs."""
-    ends = np.cumsum(lengths + _ENTRIES // 4096)
-    start = 0
-    while start < len(lengths):
-        before = int(ends[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + _ENTRIES, side="right")))
-        yield slice(start, end)
-        start = end
 
 
 def _counts(exemplars: np.ndarray, shown: Shown, n_labels: int) -> Iterator[_Counts]:
