@@ -83,15 +83,13 @@ class CocoSource(FileSource):
         """What the patches show; None for pictures that only the captions file knows."""
         if self._objects is None or not self._annotated[number]:
             return None
-        return partial(
-            object_truth, self._objects, np.array(self._objects.of_image[number]), self._sizes[number]
-        )
+        return partial(object_truth, self._objects, self._objects.of_image.array(number), self._sizes[number])
 
     def _categories(self, number: int) -> set[int]:
         """The categories of a picture's objects."""
         if self._objects is None:
             return set()
-        return set(self._objects.category[list(self._objects.of_image[number])].tolist())
+        return set(self._objects.category[self._objects.of_image.array(number)].tolist())
 
 
 def _read_captions(path: Path) -> dict[str, list[str]]:

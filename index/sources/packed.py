@@ -93,4 +93,8 @@ class PackedRows:
 
     def __getitem__(self, row: int) -> tuple[int, ...]:
         """The numbers of one row."""
-        return tuple(self.values[self.starts[row] : self.starts[row + 1]].tolist())
+        return tuple(self.array(row).tolist())
+
+    def array(self, row: int) -> np.ndarray:
+        """The same as an array, not copied."""
+        return self.values[self.starts[row] : self.starts[row + 1]]
