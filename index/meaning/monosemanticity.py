@@ -37,35 +37,32 @@ def monosemanticity(scores: ByNeuron, embeddings: np.ndarray) -> Monosemanticity
     """
     vectors = embeddings.astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = torch.from_numpy(vectors / np.where(lengths > 0, lengths, 1))
-    weights = _stretched(scores)
+    vectors /= np.where(lengths > 0, lengths, 1)
+    units = torch.from_numpy(vectors)
     n_neurons = len(scores.starts) - 1
     score, images = np.full(n_neurons, np.nan), np.zeros(n_neurons, dtype=np.int64)
     for block in runs(np.diff(scores.starts) + units.shape[1], _CELLS):
-        score[block], images[block] = _block(scores, weights, units, block)
+        score[block], images[block] = _block(scores, units, block)
     return Monosemanticity(score, images, _baseline(units))
 
 
-def _stretched(scores: ByNeuron) -> np.ndarray:
-    """The activations of `scores`, stretched per neuron: (a - least) / (most - least), float64; 0 if
-    constant.
+def _stretched(scores: ByNeuron, block: slice) -> np.ndarray:
+    """The activations of a block of neurons, stretched for each: (a - least) / (most - least); 0 if constant.
 
-    The least one is 0 unless the neuron fires on every image.
+    The least one is 0 unless the neuron fires on every image. float64.
     """
-    lengths = np.diff(scores.starts)
+    edges = scores.starts[block.start : block.stop + 1]
+    values, lengths = scores.values[edges[0] : edges[-1]].astype(np.float64), np.diff(edges)
     some = np.flatnonzero(lengths)
     most, least = np.zeros(len(lengths)), np.zeros(len(lengths))
-    most[some] = scores.values[scores.starts[some]]
-    whole = np.flatnonzero(lengths == scores.n_rows)
-    if scores.n_rows:
-        least[whole] = scores.values[scores.starts[whole + 1] - 1]
+    most[some] = scores.values[edges[some]]
+    whole = some[lengths[some] == scores.n_rows]
+    least[whole] = scores.values[edges[whole + 1] - 1]
     span = np.where(most > least, most - least, np.inf)
-    return (scores.values - np.repeat(least, lengths)) / np.repeat(span, lengths)
+    return (values - np.repeat(least, lengths)) / np.repeat(span, lengths)
 
 
-def _block(
-    scores: ByNeuron, weights: np.ndarray, units: torch.Tensor, block: slice
-) -> tuple[np.ndarray, np.ndarray]:
+def _block(scores: ByNeuron, units: torch.Tensor, block: slice) -> tuple[np.ndarray, np.ndarray]:
     """Score and number of images of some neurons.
 
     The strongest image of each (weight 1) is kept apart: its pairs are cos(e_1, rest), so that the small
@@ -75,7 +72,7 @@ def _block(
     lengths, entries = np.diff(edges), slice(edges[0], edges[-1])
     rows = torch.from_numpy(scores.rows[entries].astype(np.int64))
     owner = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
-    weight = torch.from_numpy(weights[entries].copy())
+    weight = torch.from_numpy(_stretched(scores, block))
     images = torch.zeros(len(lengths), dtype=torch.int64).index_add_(0, owner, (weight > 0).long())
     first = torch.from_numpy(edges[:-1] - edges[0])[lengths > 0]
     strongest = torch.zeros(len(lengths), units.shape[1], dtype=torch.float64)
