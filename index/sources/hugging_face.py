@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _DIGITS = 8
+_DAMAGE = (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError)
+"""What the package raises for data sets that are missing or damaged."""
 
 
 class HuggingFaceSource:
@@ -96,7 +98,7 @@ def open_rows(where: str, split: str | None) -> tuple[Dataset, str]:
         else:
             name, _, configuration = where.partition(":")
             found = datasets.load_dataset(name, configuration or None, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (*_DAMAGE, datasets.exceptions.DatasetsError) as error:
         raise SourceError(
             f"cannot open the data set {where}: {' '.join(str(error).split())[:500]}"
         ) from error
