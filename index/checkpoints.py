@@ -49,7 +49,7 @@ class Saved(NamedTuple):
 
 
 def save(folder: Path, saved: Saved) -> None:
-    """Write a checkpoint into the part's folder; once this returns it is on the disk, and older ones are gone.
+    """Write a checkpoint into the part's folder. Once this returns it is on the disk and older ones are gone.
 
     Raises StoreError when it cannot be written; the checkpoint before it is then as it was.
     """

@@ -1,0 +1,154 @@
+"""What several commands share: arguments of the model and the SAE, and words for people.
+
+Heavy modules are imported only when a command runs, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from explorer.sae import SAE
+    from explorer.store import Manifest
+    from explorer.store.classes import ClassCounts
+    from explorer.store.rows import SkippedRow
+    from explorer.vlm.base import LVLM
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 an error in plain words, 2 wrong usage, 130 stopped by Ctrl-C, "
+    "143 stopped by SIGTERM"
+)
+SHOWN = 5
+"""How many skipped pictures a summary names."""
+
+
+class Site(NamedTuple):
+    """An opened model and SAE, and what they run on."""
+
+    lvlm: LVLM
+    sae: SAE
+    device: str
+    dtype: str
+
+
+def count(text: str) -> int:
+    """An argument that counts something: a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+def natural(text: str) -> int:
+    """An argument that is a whole number of at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is below 0")
+    return number
+
+
+def share(text: str) -> float:
+    """An argument that is a share: 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; use 0 to 1")
+    return number
+
+
+def add_model(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """The arguments that choose a model and what it runs on."""
+    parser.add_argument(
+        "--model", default=None, help="folder or hub name of an LVLM (default: the embedded one)"
+    )
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default=None,
+        help="of the model's weights (default: float32 on the CPU, bfloat16 elsewhere)",
+    )
+
+
+def add_sae(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """The argument that chooses an SAE."""
+    parser.add_argument("--sae", type=Path, default=None, help="SAE file (default: the embedded one)")
+
+
+def open_sae(args: argparse.Namespace) -> SAE:
+    """The SAE that the arguments name."""
+    from explorer.sae import load_sae
+
+    return load_sae(args.sae or ASSETS / "sae" / "sae.safetensors")
+
+
+def open_site(args: argparse.Namespace) -> Site:
+    """The model and the SAE that the arguments name."""
+    import torch
+
+    from explorer.vlm import open_lvlm
+
+    sae = open_sae(args)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
+    lvlm = open_lvlm(args.model or str(ASSETS / "lvlm"), device=device, dtype=getattr(torch, dtype))
+    return Site(lvlm, sae.to(device), device, dtype)
+
+
+def default_workers() -> int:
+    """Processes that read pictures: all cores but one, at most 4; none where that would leave too few."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores - 1) if cores > 2 else 0
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """Something that hears what is being done, and says it on stderr unless `quiet`."""
+
+    def tell(words: str) -> None:
+        if not quiet:
+            print(words, file=sys.stderr)
+
+    return tell
+
+
+def size_words(size: float) -> str:
+    """A number of bytes, for people."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+def time_words(seconds: float) -> str:
+    """A duration, for people."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
+def skipped_words(skipped: Sequence[SkippedRow], of: int) -> list[str]:
+    """Lines about pictures that could not be read; none when there are none."""
+    if not skipped:
+        return []
+    shown = [f"  {row.image_id}: {row.reason}" for row in skipped[:SHOWN]]
+    rest = [f"  and {len(skipped) - SHOWN:,} more"] if len(skipped) > SHOWN else []
+    return [f"{len(skipped):,} of {of:,} pictures could not be read, for instance:", *shown, *rest]
+
+
+def store_words(out: Path, manifest: Manifest, classes: ClassCounts) -> list[str]:
+    """Lines about a finished store, and what to do with it."""
+    size = size_words(sum(facts.bytes for facts in manifest.files.values()))
+    live = manifest.n_neurons - classes.dead
+    return [
+        f"{out}: {manifest.n_images:,} images, {manifest.n_neurons:,} neurons, {size}",
+        f"{live:,} neurons fire, {classes.dead:,} never do; {classes.always_on:,} are in the top-20 of every "
+        f"image, {classes.rare:,} fire in less than 0.1 % of them",
+        f"see it: python app.py --store {out}        check it: python -m index verify {out}",
+    ]

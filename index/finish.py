@@ -1,0 +1,95 @@
+"""Fills a store's tables from the finished state of a build.
+
+Knows which table comes from where; what a neuron means is the business of `meaning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from heapq import merge as in_order
+from typing import NamedTuple
+
+import numpy as np
+
+from explorer.errors import StoreError
+from explorer.sae import SAE
+from explorer.store import Manifest, StoreWriter
+from explorer.store.classes import ClassCounts, classify, count
+from explorer.store.pending import Pending, PendingImage
+from explorer.store.rows import ImageRow, SkippedRow
+from explorer.vlm.base import LVLM
+from index.exemplars import centroids, exemplar_rows, image_places, interval_rows, shown_images
+from index.meaning.labels import Shown
+from index.meaning.words import neuron_words
+from index.naming import Material, word_rows, write_meaning
+from index.stage.state import BuildState
+from index.work import SourceFacts
+
+
+class Finished(NamedTuple):
+    """The manifest of a store that is complete, and how many neurons have each class."""
+
+    manifest: Manifest
+    classes: ClassCounts
+
+
+def write_store(
+    writer: StoreWriter,
+    manifest: Manifest,
+    state: BuildState,
+    facts: SourceFacts,
+    pictures: Sequence[Pending],
+    skipped: Sequence[SkippedRow],
+    sae: SAE,
+    lvlm: LVLM | None,
+    tell: Callable[[str], None],
+) -> Finished:
+    """Write all tables, in an order that does not depend on the order of the images or parts.
+
+    pictures: the pending files of all parts; lvlm: None for a store without words.
+    """
+    found = state.statistics.facts()
+    holders = shown_images(state, found.peak)
+    directions = sae.W_dec.detach().float().cpu().numpy()
+    shown: list[tuple[int, ...]] = []
+    tell(f"writing {len(holders):,} pictures")
+    writer.add_images(image_rows(pictures, holders, facts, shown))
+    tell("writing exemplars")
+    writer.add_exemplars(exemplar_rows(state, holders))
+    writer.add_intervals(interval_rows(state, holders, found.peak))
+    writer.add_skipped(skipped)
+    writer.add_directions(directions)
+    writer.add_centroids(centroids(state.top), sae.b_dec.detach().float().cpu().numpy())
+    tell("naming neurons")
+    exemplars = image_places(state.top, holders)
+    baseline = write_meaning(writer, Material(state, found, facts, exemplars, Shown.of(shown)), directions)
+    if lvlm is not None:
+        tell("asking the model for words")
+        mean_patch = state.sample.embeddings.mean(0, dtype=np.float64)
+        writer.add_words(
+            word_rows(neuron_words(lvlm, manifest.block, mean_patch, directions, found.active_mean))
+        )
+    manifest = replace(manifest, fvu=state.statistics.fvu_quantiles(), monosemanticity_baseline=baseline)
+    return Finished(writer.finish(manifest), count(classify(found.fires, found.in_top)))
+
+
+def image_rows(
+    pictures: Sequence[Pending], holders: np.ndarray, facts: SourceFacts, shown: list[tuple[int, ...]]
+) -> Iterator[ImageRow]:
+    """The pictures that hold a place, by number, as rows of the store; `shown` hears of their labels."""
+    names = [name for _, name in facts.vocabulary]
+    mine = [np.intersect1d(pending.numbers(), holders) for pending in pictures]
+    if len(lost := np.setdiff1d(holders, np.concatenate([np.zeros(0, np.int64), *mine]))):
+        raise StoreError(
+            f"picture {lost[0]} and {len(lost) - 1} others that hold a place are missing from the parts; "
+            "build them again with --restart"
+        )
+    rows = (pending.read(numbers) for pending, numbers in zip(pictures, mine, strict=True))
+    for image, row in enumerate(in_order(*rows, key=_number)):
+        shown.append(row.labels)
+        yield ImageRow(image, *row[1:6], tuple(names[label] for label in row.labels))
+
+
+def _number(picture: PendingImage) -> int:
+    return picture.number
