@@ -33,6 +33,8 @@ _FEW = 64
 
 def text_of(path: str) -> str:
     """A path as text that can be stored: bytes that are no UTF-8 are written out."""
+    if path.isascii():
+        return path
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

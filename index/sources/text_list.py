@@ -50,16 +50,20 @@ def _read(path: Path, shown: str) -> dict[str, frozenset[str]]:
     except OSError as error:
         raise SourceError(f"cannot read the list {shown}: {error.strerror}") from error
     listed: dict[str, frozenset[str]] = {}
+    known: dict[str, frozenset[str]] = {}  # few labels stand on many lines
     for number, line in enumerate(lines, start=1):
         if b"\0" in line:
             raise SourceError(f"{shown} is no text (line {number}); expected one path per line")
         if not line.strip() or line.startswith(b"#"):
             continue
-        name, *labels = line.decode("utf-8", "surrogateescape").split("\t")
-        if not name.strip():
+        path_part, _, rest = line.decode("utf-8", "surrogateescape").partition("\t")
+        name = path_part.strip(" ")
+        if not name:
             raise SourceError(f"{shown}, line {number}: a label without a path before it")
-        found = frozenset(text_of(label.strip()) for label in labels if label.strip())
-        listed[name.strip(" ")] = listed.get(name.strip(" "), frozenset()) | found
+        if rest not in known:
+            known[rest] = frozenset(text_of(label.strip()) for label in rest.split("\t") if label.strip())
+        before = listed.get(name)
+        listed[name] = known[rest] if before is None else before | known[rest]
     if not listed:
         raise SourceError(f"the list {shown} holds no path; expected one per line")
     return listed

@@ -17,7 +17,7 @@ from explorer.errors import ImageError, SourceError
 from explorer.records import Box, Grid
 from index.sources import CocoSource, Label
 from index.sources.coco import object_truth
-from index.sources.coco_files import categories_of, images_of, objects_of
+from index.sources.coco_files import categories_of, images_of, objects_of, packed_outlines
 from index.sources.words import kept_words, words_of
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
@@ -165,6 +165,7 @@ def test_outlines_agree_with_counting_crossings(outlines: list[list[tuple[float,
         "annotations": [thing(1, 18, outline=[o], area=a) for o, a in zip(flat, areas, strict=True)],
         "categories": CATEGORIES,
     }
+    parsed = json.loads(json.dumps(parsed), object_hook=packed_outlines)
     listed = images_of(parsed, Path("x"))
     _, places = categories_of(parsed, Path("x"))
     objects = objects_of(parsed, listed, {"a.jpg": 0}, places)
@@ -189,7 +190,7 @@ def test_flaws_of_real_files(tmp_path: Path) -> None:
         thing(1, 90, [0, 0, float("nan"), 5]),
         thing(99, 1, [0, 0, 80, 60]),  # no such picture
         thing(2, 7, [0, 0, 80, 60]),  # no such category
-        thing(2, 1, ["a", 0, 5, 5], [[1, 2, 3, 4], [1, 2, 3, 4, 5], "x"]),
+        thing(2, 1, ["a", 0, 5, 5], [[1, 2, 3, 4], [1, 2, 3, 4, 5], "x", 7, ["x"] * 6, [10**400] * 6]),
         thing(3, 1, [0, 0, 10, 10], [[0, 0, float("inf"), 0, 5, 5]], area=-4),
         thing(3, 18, [1e300, 0, 10**400, 10]),
     ]
