@@ -3,8 +3,8 @@
 The picture of mean patches is the ground: the LVLM describes it, then every neuron in turn is raised on all
 of its patches, and the LVLM reads its own description again. What counts is how much likelier each word has
 become as the next one, in log-probability, on average over the places of the description, less what it does
-to the mean word and less what the mean neuron does to that word, so that words that every direction raises do
-not fill the lists.
+to the mean word. From that goes what the neurons do to the word as a rule, scaled to how much this one
+changes at all, so that words that every direction raises do not fill the lists.
 
 The shorter way, the decoder row through projector, final norm and unembedding, names nothing: on the embedded
 LVLM its first word fits no more often than chance, at any strength, because a language model's first layers
@@ -136,13 +136,18 @@ def neuron_words(
             yield reading.gains(torch.from_numpy(by[:, None] * directions[part].astype(np.float32)))
 
     spread = live[np.unique(np.linspace(0, len(live) - 1, min(REFERENCE, len(live))).astype(np.int64))]
-    centre = sum(gains.double().sum(0) for gains in raised(spread)) / len(spread)
+    usual = sum((gains / _size(gains)).double().sum(0) for gains in raised(spread)) / len(spread)
     if len(live) == 1:
-        centre = torch.zeros_like(centre)
+        usual = torch.zeros_like(usual)
     limit = min(config.limit, len(reading.vocabulary.words))
-    found = [(gains - centre).topk(limit, dim=1) for gains in raised(live)]
+    found = [(gains - _size(gains) * usual).topk(limit, dim=1) for gains in raised(live)]
     gain = torch.cat([part.values for part in found]).cpu().numpy().astype(np.float32)
     kind = torch.cat([part.indices for part in found]).cpu().numpy()
     row, rank = np.nonzero(gain > 0)
     words = [reading.vocabulary.words[k] for k in kind[row, rank].tolist()]
     return NeuronWords(live[row], rank, words, gain[row, rank])
+
+
+def _size(gains: torch.Tensor) -> torch.Tensor:
+    """How much a neuron changes at all: the root mean square of its gains [n, w] over the words, [n, 1]."""
+    return gains.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from explorer.errors import ModelError
 from explorer.vlm import open_lvlm
+from explorer.vlm.base import word_of
 from explorer.vlm.generation import TextGrowth, streamed
 from explorer.vlm.hooks import capture
 from explorer.vlm.llava import Llava
@@ -214,3 +215,49 @@ def test_text_growth_holds_back_half_characters() -> None:
         growth.put(torch.tensor([token]))
     growth.end()
     assert heard == ["a", "aé"]
+
+
+def test_next_words_are_those_that_the_answer_was_chosen_by(lvlm: Llava) -> None:
+    ready = torch.stack([features(lvlm, picture(seed)) for seed in (3, 4)])
+    tokenizer = lvlm.processor.tokenizer
+    for row, one in enumerate(ready):
+        answer = lvlm.generate(one, PROMPT, 8)
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        likely = lvlm.next_words(ready, PROMPT, answer)
+        assert likely.shape == (2, len(ids) + 1, len(lvlm.words())) and likely.dtype == torch.float32
+        assert torch.allclose(likely.exp().sum(-1), torch.ones(2, len(ids) + 1), atol=1e-4)
+        assert likely[row, : len(ids)].argmax(-1).tolist() == ids
+        assert torch.allclose(likely[row], lvlm.next_words(one[None], PROMPT, answer)[0], atol=1e-4)
+    assert lvlm.next_words(ready, PROMPT, "").shape[1] == 1
+    with pytest.raises(ModelError, match="may not contain '<image>'"):
+        lvlm.next_words(ready, "look: <image>", "a cat")
+
+
+def test_words_are_the_vocabulary_without_special_tokens(lvlm: Llava) -> None:
+    words, tokenizer = lvlm.words(), lvlm.processor.tokenizer
+    assert len(words) == lvlm.model.lm_head.out_features
+    for place, word in enumerate(words):
+        assert not word or tokenizer.decode([place]).strip() == word
+    assert {words[place] for place in tokenizer.all_special_ids} == {""}
+    assert "cat" in words and all(word.isalpha() for word in words if word)
+
+
+@pytest.mark.parametrize(
+    ("piece", "marked", "word"),
+    [
+        ("\u2581cake", True, "cake"),
+        ("\u0120Cake", True, "Cake"),
+        ("cake", True, ""),
+        ("cake", False, "cake"),
+        ("##ing", False, ""),
+        ("\u2581a", True, ""),
+        ("\u2581don't", True, ""),
+        ("\u2581\u2581", True, ""),
+        ("12", False, ""),
+        ("", True, ""),
+        ("", False, ""),
+        ("\u2581été", True, "été"),
+    ],
+)
+def test_pieces_that_begin_a_word(piece: str, marked: bool, word: str) -> None:
+    assert word_of(piece, marked) == word
