@@ -1,6 +1,6 @@
 """The sparse activations of a chunk of images, and the same gathered by neuron and image.
 
-Gathering is one sort of 64-bit numbers; everything after it is arithmetic on runs. Knows numpy only.
+Knows numpy only.
 """
 
 from __future__ import annotations
@@ -49,63 +49,86 @@ class EncodedChunk(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Activations in runs: one group per (neuron, image), ascending. n entries on patches, m groups.
+    """The activations of a chunk, and their pools: one group per (neuron, image), ascending.
 
-    owner [n] int64, token [n] int32, value [n] float32: neuron, patch and activation of the entries;
-    starts, ends [m] int64: where each group's entries lie; neuron, image [m] int64: whose it is; total
-    [m] float64: the sum of its activations on patches; score [m] float32: the image's score for the
-    neuron, above 0.
+    neuron, image [m] int64: whose the group is; total [m] float64: the sum of its activations on patches;
+    score [m] float32: the image's score for the neuron, above 0. owner [n] int64, token [n] int32,
+    value [n] float32: neuron, patch and activation of each entry, in no order; cell [n] int64:
+    owner << shift | image.
     """
 
-    owner: np.ndarray
-    token: np.ndarray
-    value: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
     neuron: np.ndarray
     image: np.ndarray
     total: np.ndarray
     score: np.ndarray
+    owner: np.ndarray
+    token: np.ndarray
+    value: np.ndarray
+    cell: np.ndarray
+    shift: int
 
 
-def gather(codes: Codes, how: Pooling, include_cls: bool = False) -> Groups:
-    """Sort the activations by neuron, image and token, and pool each group to the image's score.
+class Runs(NamedTuple):
+    """Some groups with their entries: those of group i lie at starts[i] to ends[i] of token and value,
+    by token."""
+
+    image: np.ndarray
+    score: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    token: np.ndarray
+    value: np.ndarray
+
+
+def gather(codes: Codes, n_neurons: int, how: Pooling, include_cls: bool = False) -> Groups:
+    """Pool the activations of each neuron on each image to the image's score.
 
     how: the mean over all tokens that count (silent ones as 0), or the maximum. include_cls: whether the
-    CLS token counts for the score; it is no patch, so a group may be left without entries. Groups whose
-    score vanishes in float32 are left out.
+    CLS token counts for the score; it is no patch. Groups whose score vanishes in float32 are left out.
+    The pools are added up in one dense table of neurons x images, which takes fewer passes than any sort.
     """
-    key = codes.neuron.astype(np.uint64)
-    key <<= np.uint64(32)
-    key |= np.arange(len(key), dtype=np.uint64)
-    key.sort()
-    order = (key & np.uint64(0xFFFFFFFF)).view(np.int64)
-    key >>= np.uint64(32)
-    owner = key.view(np.int64)
-    image, token, value = codes.image[order], codes.token[order], codes.value[order]
-    new = run_marks(owner, image)
-    starts = np.flatnonzero(new)
-    ends = np.append(starts[1:], len(owner))
-    group = np.cumsum(new) - 1
-    total = np.bincount(group, weights=value)
-    if how == "mean":
-        score = (total / (codes.n_patches + include_cls)).astype(np.float32)
+    shift = max(codes.n_images - 1, 0).bit_length()
+    owner = codes.neuron.astype(np.int64)
+    cell = owner << shift
+    cell |= codes.image
+    size = n_neurons << shift
+    token, value = codes.token, codes.value
+    table = np.bincount(cell, weights=value, minlength=size)
+    fired = np.zeros(size, dtype=bool)
+    fired[cell] = True
+    some = np.flatnonzero(fired)
+    total = table[some]
+    if how == "max":
+        peaks = np.zeros(size, dtype=np.float32)
+        np.maximum.at(peaks, cell, value)
+        score = peaks[some]
     else:
-        score = np.maximum.reduceat(value, starts) if len(starts) else value
-    neuron, image = owner[starts], image[starts].astype(np.int64)
+        score = (total / (codes.n_patches + include_cls)).astype(np.float32)
     if include_cls:
-        on = token < codes.n_patches
-        owner, token, value, group = owner[on], token[on], value[on], group[on]
-        total = np.bincount(group, weights=value, minlength=len(neuron))
-        ends = np.cumsum(np.bincount(group, minlength=len(neuron)))
-        starts = np.append(0, ends)[:-1]
-    groups = Groups(owner, token, value, starts, ends, neuron, image, total, score)
-    return groups if score.min(initial=np.inf) > 0 else select(groups, np.flatnonzero(score))
+        on = np.flatnonzero(token < codes.n_patches)
+        owner, cell, token, value = owner[on], cell[on], token[on], value[on]
+        total = np.bincount(cell, weights=value, minlength=size)[some]
+    if not score.min(initial=np.inf) > 0:
+        above = np.flatnonzero(score)
+        some, total, score = some[above], total[above], score[above]
+    image = some & ((1 << shift) - 1)
+    return Groups(some >> shift, image, total, score, owner, token, value, cell, shift)
 
 
-def select(groups: Groups, which: np.ndarray) -> Groups:
-    """Some of the groups, by their places; the entries stay as they are."""
-    return Groups(*groups[:3], *(column[which] for column in groups[3:]))
+def runs_of(groups: Groups, which: np.ndarray, n_neurons: int) -> Runs:
+    """The groups `which` [w] (ascending, no one twice) with their entries, found among all of the chunk."""
+    cells = groups.neuron[which] << groups.shift | groups.image[which]
+    hit = np.zeros(n_neurons, dtype=bool)
+    hit[groups.neuron[which]] = True
+    entries = np.flatnonzero(hit[groups.owner])
+    at = np.searchsorted(cells, groups.cell[entries])
+    mine = np.flatnonzero(cells[np.minimum(at, len(cells) - 1)] == groups.cell[entries])
+    entries, at = entries[mine], at[mine]
+    order = np.argsort(at << 32 | groups.token[entries].astype(np.int64))
+    counts = np.bincount(at, minlength=len(which))
+    ends = np.cumsum(counts)
+    token, value = groups.token[entries[order]], groups.value[entries[order]]
+    return Runs(groups.image[which], groups.score[which], ends - counts, ends, token, value)
 
 
 def run_marks(*columns: np.ndarray) -> np.ndarray:

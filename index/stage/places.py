@@ -13,7 +13,7 @@ import numpy as np
 
 from explorer.store.maps import scale_of, steps_of
 from index.stage.arena import Arena
-from index.stage.codes import Groups, ranks_in_runs, run_starts, spans
+from index.stage.codes import Runs, ranks_in_runs, run_starts, spans
 
 EMPTY = np.uint64(2**64 - 1)
 MOST_IMAGES = 2**32 - 2
@@ -24,8 +24,8 @@ _RECORDED = ("numbers", "scores", "scales", "lengths")
 
 class Bids(NamedTuple):
     """Groups that ask for places: row [w] int64 of the table; key [w] uint64, smaller is better,
-    different within a row; number [w] uint32 of the image; group [w] int64: which group of the chunk it
-    is."""
+    different within a row; number [w] uint32 of the image; group [w] int64: which of the `Runs`
+    it is."""
 
     row: np.ndarray
     key: np.ndarray
@@ -34,7 +34,7 @@ class Bids(NamedTuple):
 
 
 Draw = Callable[[np.ndarray], np.ndarray]
-"""Sketches [w, side] int8 of the groups [w]."""
+"""Sketches [w, side] int8 of some of the runs, [w]."""
 
 
 class Places:
@@ -83,11 +83,11 @@ class Places:
         return np.where(self.taken, self.scales[self.record], np.float32(0))
 
     def wanted(self, row: np.ndarray, key: np.ndarray, number: np.ndarray) -> Bids:
-        """The groups, given as columns, that beat the last place of their row."""
+        """Those of these bids that beat the last place of their row; their `group` counts the columns."""
         group = np.flatnonzero(key < self._last[row])
         return Bids(row[group], key[group], number[group].astype(np.uint32), group)
 
-    def take(self, bids: Bids, groups: Groups, draw: Draw | None = None) -> np.ndarray:
+    def take(self, bids: Bids, runs: Runs, draw: Draw | None = None) -> np.ndarray:
         """Give places to the bids that deserve one; returns which did, as indices into `bids`.
 
         draw makes their sketches; it is needed when the table keeps them (side > 0).
@@ -100,10 +100,10 @@ class Places:
         won = [order[:0]]
         for begin, end in _blocks(run_starts(bids.row), len(keep)):
             block = Bids(*(column[begin:end] for column in bids))
-            won.append(order[begin + self._insert(block, rank[begin:end], groups, draw)])
+            won.append(order[begin + self._insert(block, rank[begin:end], runs, draw)])
         return np.concatenate(won)
 
-    def _insert(self, bids: Bids, rank: np.ndarray, groups: Groups, draw: Draw | None) -> np.ndarray:
+    def _insert(self, bids: Bids, rank: np.ndarray, runs: Runs, draw: Draw | None) -> np.ndarray:
         """Insert bids sorted by (row, key), whole rows of them; returns which of them won."""
         n_places = self.key.shape[1]
         first = run_starts(bids.row)
@@ -122,7 +122,7 @@ class Places:
         self.key[rows], self.record[rows] = new_key, new_record
         here = bids.row[won], place[won]
         self.key[here] = bids.key[won]
-        self.record[here] = self._new_records(Bids(*(column[won] for column in bids)), groups, draw)
+        self.record[here] = self._new_records(Bids(*(column[won] for column in bids)), runs, draw)
         self._last[rows] = self.key[rows, -1]
         return won
 
@@ -133,14 +133,14 @@ class Places:
         self._free[self._n_free : self._n_free + len(records)] = records
         self._n_free += len(records)
 
-    def _new_records(self, bids: Bids, groups: Groups, draw: Draw | None) -> np.ndarray:
+    def _new_records(self, bids: Bids, runs: Runs, draw: Draw | None) -> np.ndarray:
         """Write the records of bids that won; returns where they are, int32."""
         records = self._fresh(len(bids.row))
-        lengths = map_lengths(groups.ends[bids.group] - groups.starts[bids.group], self.n_patches)
+        lengths = map_lengths(runs.ends[bids.group] - runs.starts[bids.group], self.n_patches)
         if self.arena.crowded(int(lengths.sum())):
             self._pack()
-        data, scales = map_bytes(groups, bids.group, lengths, self.n_patches)
-        self.numbers[records], self.scores[records] = bids.number, groups.score[bids.group]
+        data, scales = map_bytes(runs, bids.group, lengths, self.n_patches)
+        self.numbers[records], self.scores[records] = bids.number, runs.score[bids.group]
         self.scales[records], self.lengths[records] = scales, lengths
         self.starts[records] = self.arena.append(data) + np.cumsum(lengths, dtype=np.int64) - lengths
         if self.side and draw is not None:
@@ -224,12 +224,12 @@ def map_lengths(patches: np.ndarray, n_patches: int) -> np.ndarray:
 
 
 def map_bytes(
-    groups: Groups, which: np.ndarray, lengths: np.ndarray, n_patches: int
+    runs: Runs, which: np.ndarray, lengths: np.ndarray, n_patches: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The maps of some groups, one after the other [lengths.sum()] uint8, and their scales [w] float32."""
-    counts = groups.ends[which] - groups.starts[which]
-    entries = spans(groups.starts[which], counts)
-    token, value = groups.token[entries], groups.value[entries]
+    counts = runs.ends[which] - runs.starts[which]
+    entries = spans(runs.starts[which], counts)
+    token, value = runs.token[entries], runs.value[entries]
     owner = np.repeat(np.arange(len(which)), counts)
     some = np.flatnonzero(counts)
     first = np.cumsum(counts) - counts

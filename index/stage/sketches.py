@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from index.stage.codes import Groups, spans
+from index.stage.codes import Runs, spans
 
 _MOST = 1 << 20
 
 
-def drawn(groups: Groups, sketches: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Sketches [w, s] int8 of some groups, from the projected patch vectors of the chunk [b, T, s].
+def drawn(runs: Runs, sketches: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Sketches [w, s] int8 of some runs, from the projected patch vectors of the chunk [b, T, s].
 
     A sketch is the mean over the patches where the neuron fires, weighted by its activation, scaled so
     that the largest component is 127; 0 where it fires on no patch.
@@ -25,17 +25,17 @@ def drawn(groups: Groups, sketches: np.ndarray, which: np.ndarray) -> np.ndarray
     n_images, n_patches, side = sketches.shape
     table = torch.from_numpy(sketches.reshape(n_images * n_patches, side))
     found = np.zeros((len(which), side), dtype=np.int8)
-    counts = groups.ends[which] - groups.starts[which]
+    counts = runs.ends[which] - runs.starts[which]
     for begin, end in _parts(counts):
         some = which[begin:end]
-        entries = spans(groups.starts[some], counts[begin:end])
-        row = np.repeat(groups.image[some] * n_patches, counts[begin:end]) + groups.token[entries]
+        entries = spans(runs.starts[some], counts[begin:end])
+        row = np.repeat(runs.image[some] * n_patches, counts[begin:end]) + runs.token[entries]
         mean = functional.embedding_bag(
             torch.from_numpy(row),
             table,
             torch.from_numpy(np.cumsum(counts[begin:end]) - counts[begin:end]),
             mode="sum",
-            per_sample_weights=torch.from_numpy(groups.value[entries]),
+            per_sample_weights=torch.from_numpy(runs.value[entries]),
         ).numpy()
         largest = np.maximum(mean.max(axis=1), -mean.min(axis=1))
         mean *= (np.float32(127) / np.where(largest > 0, largest, np.float32(1)))[:, None]

@@ -15,7 +15,7 @@ from explorer.errors import ExplorerError
 from explorer.store.sketch import side_of
 from index.loading import SkippedRow
 from index.stage import intervals
-from index.stage.codes import POOLINGS, EncodedChunk, Groups, Pooling, gather
+from index.stage.codes import POOLINGS, EncodedChunk, Groups, Pooling, gather, runs_of
 from index.stage.evidence import ConceptEvidence
 from index.stage.places import MOST_IMAGES, Places
 from index.stage.probes import ProbeSums
@@ -110,7 +110,7 @@ class BuildState:
         numbers = np.array([item.number for item in chunk.items], dtype=np.int64)
         if numbers.max() > MOST_IMAGES:
             raise ExplorerError(f"an index takes at most {MOST_IMAGES:,} images")
-        groups = gather(codes, shape.score, shape.include_cls)
+        groups = gather(codes, shape.n_neurons, shape.score, shape.include_cls)
         self.statistics.take(groups, chunk.fvu)
         self.placed = self._place(chunk, groups, numbers).tolist()
         which = np.flatnonzero(sampled(numbers, shape.sample_rate))
@@ -132,10 +132,14 @@ class BuildState:
         key = (~groups.score.view(np.uint32)).astype(np.uint64) << np.uint64(32)
         key |= number.view(np.uint64)
         best = self.top.wanted(groups.neuron, key, number)
-        won = best.group[self.top.take(best, groups, lambda which: drawn(groups, chunk.sketches, which))]
         fair = intervals.bids(self.intervals, groups, numbers, self.shape.interval_rate)
-        drawn_by_lot = fair.group[self.intervals.take(fair, groups)]
-        return np.unique(np.concatenate([groups.image[won], groups.image[drawn_by_lot]]))
+        both = np.union1d(best.group, fair.group)
+        runs = runs_of(groups, both, self.shape.n_neurons)
+        best = best._replace(group=np.searchsorted(both, best.group))
+        fair = fair._replace(group=np.searchsorted(both, fair.group))
+        won = best.group[self.top.take(best, runs, lambda which: drawn(runs, chunk.sketches, which))]
+        lucky = fair.group[self.intervals.take(fair, runs)]
+        return np.unique(runs.image[np.concatenate([won, lucky])])
 
     def holders(self) -> np.ndarray:
         """The numbers of all images that hold a place, ascending int64."""

@@ -23,7 +23,7 @@ from stage_maker import (
 
 from index.stage import intervals
 from index.stage.arena import Arena
-from index.stage.codes import gather, spans
+from index.stage.codes import gather, runs_of, spans
 from index.stage.intervals import INTERVALS, mix
 from index.stage.places import Places
 from index.stage.state import BuildState, merge_states
@@ -213,13 +213,17 @@ def test_spans_are_concatenated_ranges(runs: list[tuple[int, int]]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(ACTIVATIONS)
 def test_groups_hold_each_neurons_entries_of_each_image(dense: np.ndarray) -> None:
-    groups = gather(codes_of(dense), "mean")
+    groups = gather(codes_of(dense), dense.shape[2], "mean")
     pairs = sorted(zip(*np.nonzero(dense.any(axis=1).T), strict=True))
     assert list(zip(groups.neuron, groups.image, strict=True)) == pairs
-    for i, (neuron, image) in enumerate(pairs):
-        mine = slice(groups.starts[i], groups.ends[i])
-        assert groups.token[mine].tolist() == np.flatnonzero(dense[image, :, neuron]).tolist()
-        assert groups.total[i] == dense[image, :, neuron].sum(dtype=np.float64)
+    np.testing.assert_array_equal(groups.total, [dense[i, :, f].sum(dtype=np.float64) for f, i in pairs])
+    for which in (np.arange(len(pairs))[::2], np.arange(len(pairs))[1::3]):
+        runs = runs_of(groups, which, dense.shape[2])
+        for i, (neuron, image) in enumerate(pairs[g] for g in which):
+            mine, true = slice(runs.starts[i], runs.ends[i]), dense[image, :, neuron]
+            assert runs.image[i] == image and runs.score[i] == groups.score[which[i]]
+            assert runs.token[mine].tolist() == np.flatnonzero(true).tolist()
+            assert runs.value[mine].tolist() == true[true > 0].tolist()
 
 
 def test_scores_that_vanish_in_float32_hold_no_place() -> None:

@@ -100,7 +100,7 @@ def test_highest_takes_the_lower_neuron_of_equals(seeds: list[int], n_neurons: i
     for seed in seeds:
         rng = np.random.default_rng(seed)
         dense = rng.integers(0, 4, size=(5, 1, n_neurons)).astype(np.float32) * 10.0 ** rng.integers(-2, 3)
-        groups = gather(codes_of(dense), "mean")
+        groups = gather(codes_of(dense), dense.shape[2], "mean")
         got = sorted((int(groups.image[g]), int(groups.neuron[g])) for g in highest(groups, 5))
         expected = []
         for image, column in enumerate(dense[:, 0]):
