@@ -26,15 +26,14 @@ def carry_notes(old: Path, new: Path, sae_id: str) -> None:
     if not source.exists():
         return
     try:
-        db = open_to_read(source)
-    except sqlite3.Error:
+        with closing(open_to_read(source)) as db:
+            owner = owner_of(db)
+    except (sqlite3.Error, StoreError):
         shutil.copyfile(source, old.parent / f"{old.name}.notes-unreadable.sqlite")
         return
-    with closing(db):
-        owner = owner_of(db)
-        if owner is not None:
-            beside = old.parent / f"{old.name}.notes-{owner[:12]}.sqlite"
-            _copy(db, new / NOTES_NAME if owner == sae_id else beside)
+    if owner is not None:
+        beside = old.parent / f"{old.name}.notes-{owner[:12]}.sqlite"
+        _copy(source, new / NOTES_NAME if owner == sae_id else beside)
 
 
 def catch_up(replaced: Path, new: Path) -> None:
@@ -50,10 +49,10 @@ def catch_up(replaced: Path, new: Path) -> None:
         raise StoreError(f"cannot write {target}: {error}") from error
 
 
-def _copy(db: sqlite3.Connection, target: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
     """A whole copy of a database, what is still in its log included."""
     try:
-        with closing(sqlite3.connect(target)) as copy:
+        with closing(open_to_read(source)) as db, closing(sqlite3.connect(target)) as copy:
             db.backup(copy)
     except sqlite3.Error as error:
         raise StoreError(f"cannot write {target}: {error}") from error

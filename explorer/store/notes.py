@@ -84,7 +84,7 @@ class Notes:
 
         Raises StoreError when they are too long or the file cannot be written.
         """
-        name, note = _plain(" ".join(name.split())), _plain(note.strip())
+        name, note = " ".join(_plain(name).split()), _plain(note).strip()
         if len(name) > MAX_NAME or len(note) > MAX_NOTE:
             raise StoreError(
                 f"neuron {neuron}: a name has at most {MAX_NAME} characters and a note {MAX_NOTE}; "
@@ -155,7 +155,7 @@ def owner_of(db: sqlite3.Connection) -> str | None:
     if found == 0:
         return None
     if found != NOTES_FORMAT:
-        raise StoreError(f"these notes have format {found}, this program reads format {NOTES_FORMAT}")
+        raise StoreError(f"{NOTES_NAME} has format {found}, this program reads format {NOTES_FORMAT}")
     return str(db.execute("SELECT sae_id FROM owner").fetchone()[0])
 
 

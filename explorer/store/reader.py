@@ -110,10 +110,10 @@ class Store:
         database = Database(folder / DATABASE_NAME)
         directions = Directions(folder / DIRECTIONS_NAME)
         centroids = Centroids(folder / CENTROIDS_NAME)
-        for vectors, name in ((directions, "directions"), (centroids, "centroids")):
+        for vectors, name in ((directions, DIRECTIONS_NAME), (centroids, CENTROIDS_NAME)):
             if len(vectors) != manifest.n_neurons:
                 raise StoreError(
-                    f"the store {folder} has {len(vectors)} {name} for {manifest.n_neurons} neurons; "
+                    f"{name} of the store {folder} has {len(vectors)} rows for {manifest.n_neurons} neurons; "
                     "build it again"
                 )
         return cls(folder, manifest, database, directions, centroids)

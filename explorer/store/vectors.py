@@ -19,6 +19,10 @@ faiss.omp_set_num_threads(1)
 # Only this flag leaves the rows of a flat index on the disk (IO_FLAG_MMAP is for inverted lists).
 _MAPPED = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
 
+_ROWS_AT_ONCE = 4096
+_FLOAT = 4  # bytes
+_DAMAGED = "{name} of the store {folder} is damaged; build the store again"
+
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """A float32 copy of vectors [n, d] at unit length; a row of length 0 stays 0."""
@@ -72,16 +76,32 @@ def _read(path: Path, kind: type[faiss.Index]) -> faiss.Index:
     wrong = f"cannot read {path.name} of the store {path.parent}; build the store again"
     try:
         index = faiss.read_index(str(path), _MAPPED)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise StoreError(wrong) from error
     if not isinstance(index, kind):
-        raise StoreError(f"{wrong} (it is a {type(index).__name__}, not a {kind.__name__})")
+        raise StoreError(f"{wrong} (it is of the kind {type(index).__name__}, not {kind.__name__})")
     return index
 
 
+def _check_sizes(flat: faiss.Index, path: Path) -> None:
+    """FAISS trusts the sizes that a file tells, and reads what is not there when they are wrong."""
+    if not isinstance(flat, faiss.IndexFlat) or flat.codes.size() != flat.ntotal * flat.d * _FLOAT:
+        raise StoreError(_DAMAGED.format(name=path.name, folder=path.parent))
+
+
 def _rows(flat: faiss.IndexFlat) -> np.ndarray:
-    """The rows [F, s] of a flat index, as a view of the file."""
+    """The rows [F, s] of a flat index, as a view of the file that must not outlive the index."""
     return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+
+
+def _lengths(flat: faiss.IndexFlat) -> np.ndarray:
+    """The length of each row [F] float32, some rows at a time."""
+    rows = _rows(flat)
+    lengths = np.empty(len(rows), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        lengths[part] = np.linalg.norm(rows[part], axis=1)
+    return lengths
 
 
 class Directions:
@@ -89,6 +109,7 @@ class Directions:
 
     def __init__(self, path: Path) -> None:
         self._index = _read(path, faiss.IndexFlat)
+        _check_sizes(self._index, path)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -98,10 +119,9 @@ class Directions:
         """Length of a direction."""
         return int(self._index.d)
 
-    @property
-    def rows(self) -> np.ndarray:
-        """All directions [F, d], unit length or 0; a view of the file that must not outlive this."""
-        return _rows(self._index)
+    def lengths(self) -> np.ndarray:
+        """The length of each row [F]: 1, or 0."""
+        return _lengths(self._index)
 
     def similar(self, neuron: int, k: int) -> list[Activation]:
         """The k other neurons with the nearest direction and their cosine, nearest first."""
@@ -120,6 +140,9 @@ class Centroids:
     def __init__(self, path: Path) -> None:
         self._index = _read(path, faiss.IndexPreTransform)
         self._flat = faiss.downcast_index(self._index.index)
+        _check_sizes(self._flat, path)
+        if not self._is_whole():
+            raise StoreError(_DAMAGED.format(name=path.name, folder=path.parent))
         self._live: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -130,10 +153,9 @@ class Centroids:
         """Length of a patch vector."""
         return int(self._index.d)
 
-    @property
-    def rows(self) -> np.ndarray:
-        """All centroids [F, s], unit length or 0; a view of the file that must not outlive this."""
-        return _rows(self._flat)
+    def lengths(self) -> np.ndarray:
+        """The length of each row [F]: 1, or 0."""
+        return _lengths(self._flat)
 
     def nearest(self, vector: np.ndarray, k: int) -> list[Activation]:
         """The k neurons whose exemplars lie nearest to a patch vector [d], with the cosine, nearest first.
@@ -151,13 +173,26 @@ class Centroids:
         if k < 1:
             return []
         chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(live))
-        cosines, neurons = self._flat.search(self._index.apply_chain(query[None]), k, params=chosen)
+        behind = faiss.SearchParametersPreTransform(index_params=chosen)
+        cosines, neurons = self._index.search(query[None], k, params=behind)
         return _ordered([(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True)])
+
+    def _is_whole(self) -> bool:
+        """Whether the parts are those of FORMAT.md, and lead from a vector's width to that of the rows."""
+        chain, side = self._index.chain, self._flat.d
+        steps = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
+        if [type(step) for step in steps] != [faiss.LinearTransform, faiss.NormalizationTransform]:
+            return False
+        linear, unit = steps
+        widths = (linear.d_in, linear.d_out, unit.d_in, unit.d_out) == (self.width, side, side, side)
+        sizes = (linear.A.size(), linear.b.size()) == (self.width * side, side)
+        trained = self._index.is_trained and linear.is_trained and unit.norm == 2
+        return widths and sizes and trained and self._flat.ntotal == self._index.ntotal
 
     def _live_bits(self) -> np.ndarray:
         """One bit per neuron, first bit lowest: whether it has exemplars. Found at the first search."""
         if self._live is None:
-            self._live = np.packbits(self.rows.any(axis=1), bitorder="little")
+            self._live = np.packbits(self.lengths() > 0, bitorder="little")
         return self._live
 
 

@@ -96,21 +96,22 @@ def problems(
 ) -> list[str]:
     """All that is wrong with an open store, in plain words; empty when nothing is.
 
-    A file that cannot be read any further ends the list.
+    A database that cannot be read any further ends the list; vectors are looked at in unchanged files only.
     """
-    found: list[str] = []
+    found = list(_files(folder, manifest))
+    checks = [
+        _sqlite(database),
+        _counts(manifest, database),
+        _rules(manifest, database),
+        _statistics(manifest, database),
+        _intervals(database),
+        _maps(database, "exemplars"),
+        _maps(database, "interval_exemplars"),
+    ]
+    if not found:
+        checks.append(_vectors(manifest, database, directions, centroids))
     try:
-        for check in (
-            _files(folder, manifest),
-            _sqlite(database),
-            _counts(manifest, database),
-            _rules(manifest, database),
-            _statistics(manifest, database),
-            _intervals(database),
-            _maps(database, "exemplars"),
-            _maps(database, "interval_exemplars"),
-            _vectors(manifest, database, directions, centroids),
-        ):
+        for check in checks:
             found.extend(islice(check, _MOST_OF_A_KIND))
     except StoreError as error:
         found.append(str(error))
@@ -221,33 +222,18 @@ def _vectors(
     manifest: Manifest, database: Database, directions: Directions, centroids: Centroids
 ) -> Iterator[str]:
     """Both files have a row of length 1 or 0 per neuron; a centroid of 0 means no exemplars."""
-    live = np.zeros(manifest.n_neurons, dtype=bool)
-    live[[row[0] for row in database.ask("SELECT DISTINCT neuron FROM exemplars") if row[0] < len(live)]] = (
-        True
-    )
+    live = {row[0] for row in database.ask("SELECT DISTINCT neuron FROM exemplars")}
     for vectors, name in ((directions, "directions"), (centroids, "centroids")):
-        if len(vectors) != manifest.n_neurons:
-            yield f"there are {len(vectors)} {name} for {manifest.n_neurons} neurons"
-            continue
-        lengths = _lengths(vectors.rows)
-        wrong = np.flatnonzero((abs(lengths - 1) > 1e-3) & (lengths != 0))
-        if len(wrong):
-            yield f"{name} are not of length 1 for neuron {_few(wrong[: _AT_MOST + 1].tolist())}"
-        if name == "centroids" and len(wrong := np.flatnonzero((lengths > 0) & ~live)):
-            yield f"a neuron without exemplars has a centroid: {_few(wrong[: _AT_MOST + 1].tolist())}"
+        lengths = vectors.lengths()
+        wrong = np.flatnonzero(~((abs(lengths - 1) < 1e-3) | (lengths == 0))).tolist()
+        if wrong:
+            yield f"{name} are not of length 1 for neuron {_few(wrong)}"
+        if name == "centroids" and (wrong := sorted(set(np.flatnonzero(lengths).tolist()) - live)):
+            yield f"a neuron without exemplars has a centroid: {_few(wrong)}"
     widths = {directions.width, centroids.width}
     widths.update(row[0] // 4 for row in database.ask("SELECT DISTINCT length(weight) FROM probes"))
     if len(widths) > 1:
         yield f"directions, centroids and probes have different widths: {_few(sorted(widths))}"
-
-
-def _lengths(rows: np.ndarray) -> np.ndarray:
-    """The length of each row, some rows at a time."""
-    parts = [
-        np.linalg.norm(rows[start : start + _ROWS_AT_ONCE], axis=1)
-        for start in range(0, len(rows), _ROWS_AT_ONCE)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _few(names: list[object]) -> str:

@@ -21,8 +21,9 @@ from store_maker import (
 )
 
 from explorer.errors import StoreError
-from explorer.records import Found, NeuronSummary
-from explorer.store import Store, StoreWriter, atomic
+from explorer.records import Found, LabelEvidence, NeuronSummary, Partner, Word
+from explorer.store import Store, StoreWriter, atomic, is_outdated
+from explorer.store.classes import count
 from explorer.store.maps import pack, quantise, unpack
 
 FILES = {"index.sqlite", "directions.faiss", "centroids.faiss"}
@@ -55,6 +56,65 @@ def test_exemplars_come_back_in_order_with_their_maps(store: Store) -> None:
             np.testing.assert_allclose(exemplar.patch_map.ravel(), true, atol=true.max() / 509)
 
 
+def test_images_of_lower_intervals_come_back(store: Store) -> None:
+    assert store.interval_exemplars(0) == []
+    for neuron in range(1, N_NEURONS):
+        peak = 3.0 * neuron
+        found = store.interval_exemplars(neuron)
+        assert [(e.rank, e.interval, e.score, e.image_id) for e in found] == [
+            (0, 2, peak / 2, "i4"),
+            (1, 4, peak / 4, "i5"),
+        ]
+        for exemplar in found:
+            assert exemplar.low <= exemplar.score < exemplar.high <= 2 * exemplar.low
+            assert exemplar.neuron == neuron and exemplar.patch_map.shape == (2, 3)
+            true = some_map(neuron, int(exemplar.image_id[1]))
+            np.testing.assert_allclose(exemplar.patch_map.ravel(), true, atol=true.max() / 509)
+
+
+def test_labels_words_and_partners_come_back(store: Store) -> None:
+    assert store.labels(3) == [
+        LabelEvidence("concept", "cake", 1.0, 4.0, 0.75, 12),
+        LabelEvidence("category", "wine glass", 0.5, 2.0, None, 3),
+    ]
+    assert store.words(2) == [Word("zebra", 3.5), Word("stripe", 1.25)]
+    assert store.partners(3) == [Partner(5, 0.5, 0.75), Partner(1, 0.25, 0.125)]
+    assert store.labels(0) == store.words(0) == store.partners(0) == []
+
+
+def test_histograms_come_back(store: Store) -> None:
+    for neuron in range(N_NEURONS):
+        for which, times in (("score", 1), ("active", 2)):
+            edges, counts = store.histogram(neuron, which)
+            assert edges.shape == (65,) and np.array_equal(counts, times * some_histograms()[neuron])
+    with pytest.raises(StoreError, match="no histogram 'median'; use 'score' or 'active'"):
+        store.histogram(0, "median")
+
+
+def test_every_field_of_a_summary_comes_back(store: Store) -> None:
+    for neuron in range(N_NEURONS):
+        assert store.summary(neuron) == some_summary(neuron)
+
+
+def test_unknown_facts_and_classes_are_filled_in(tmp_path: Path) -> None:
+    with atomic(tmp_path / "s") as work, StoreWriter(work) as writer:
+        fill(writer)
+        writer._db.execute("DELETE FROM neurons")
+        rows = [NeuronSummary(n, n / 10, 0.0, n, n, average_precision=float("nan")) for n in range(N_NEURONS)]
+        writer.add_neurons(rows, some_histograms(), some_histograms())
+        writer.finish(some_manifest())
+    store = Store.open(tmp_path / "s")
+    assert [store.summary(n).neuron_class for n in (0, 1)] == ["dead", "image_specific"]
+    assert store.summary(2).average_precision is store.summary(2).monosemanticity is None
+
+
+def test_classes_of_the_store_and_of_other_shares(store: Store) -> None:
+    assert store.classes().tolist() == [some_summary(n).neuron_class for n in range(N_NEURONS)]
+    assert count(store.classes()) == (2, 3, 0, 1)
+    other = store.classes(always_share=0.5, rare_share=0.6)
+    assert other.tolist() == ["dead", "always_on", "always_on", "always_on", "always_on", "rare"]
+
+
 def test_summaries_keep_the_order_asked_for(store: Store) -> None:
     found = store.summaries([4, 1, 4])
     assert list(found) == [4, 1]
@@ -82,6 +142,13 @@ def test_the_probe_comes_back_bit_by_bit(store: Store) -> None:
     rows = found.shown(vectors)
     assert rows.tolist() == [int(np.argmax(written.weight @ v + written.bias)) for v in vectors]
     assert set(rows.tolist()) == {0, 1, 3}  # the last stands for none; the zebra was never seen
+
+
+def test_the_probe_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(folder)
+    first = store.probe()
+    store.close()
+    assert first is not None and store.probe() is first
 
 
 def test_a_store_without_truth_has_no_probe(tmp_path: Path) -> None:
@@ -120,7 +187,10 @@ def test_skipped_pictures_and_manifest(store: Store) -> None:
 
 @pytest.mark.parametrize("neuron", [-1, N_NEURONS, 10**9])
 def test_unknown_neurons_are_refused(store: Store, neuron: int) -> None:
-    for ask in (store.exemplars, store.summary, store.similar):
+    for ask in (
+        *(store.exemplars, store.interval_exemplars, store.summary, store.similar, store.histogram),
+        *(store.labels, store.words, store.partners, store.note),
+    ):
         with pytest.raises(StoreError, match=f"no neuron {neuron}; the store has neurons 0 to 5"):
             ask(neuron)
 
@@ -144,6 +214,33 @@ def test_check_says_what_differs(store: Store) -> None:
     assert "SAE is" not in text
     with pytest.raises(StoreError, match=r"its SAE is abab.*the session's is ff"):
         store.check(sae_id="ff")
+    with pytest.raises(StoreError, match=r"preprocessing is none, the session's is resized;.*score is"):
+        store.check(preprocessing="resized", score="max")
+
+
+def test_check_knows_a_model_by_its_weights(store: Store) -> None:
+    store.check(model_id="moved/elsewhere@0123")
+    with pytest.raises(StoreError, match="its model is fake@0123, the session's is fake@9999"):
+        store.check(model_id="fake@9999")
+
+
+def test_stores_of_format_1_are_refused_with_the_command_to_build(tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    for source, words in (
+        ("train scenes, seeds 0 to 3999", "--scenes 4000"),
+        ("pictures of the folder x", "--images FOLDER"),
+    ):
+        (folder / "manifest.json").write_text(json.dumps({"format": 1, "source": source}))
+        with pytest.raises(StoreError) as caught:
+            Store.open(folder)
+        assert (
+            f"has format 1, this program reads format 2; build it again with: python -m index build {words}"
+            in (str(caught.value))
+        )
+        assert is_outdated(folder)
+    assert not is_outdated(make_store(folder)) and Store.open(folder).manifest.format == 2
+    assert not is_outdated(tmp_path / "nowhere")
 
 
 def test_threads_read_at_once(store: Store) -> None:
@@ -202,11 +299,12 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         (json.dumps({k: v for k, v in good.items() if k != "block"}), "lacks block"),
         (json.dumps({**good, "files": {"index.sqlite": 3}}), "is damaged"),
         (json.dumps({**good, "files": {}}), "lacks index.sqlite"),
+        (json.dumps({**good, "n_images": "many", "source": None}), r"is damaged \(n_images, source\)"),
     ):
         manifest.write_text(text)
         refused(pattern, store)
     manifest.write_text(json.dumps({**good, "n_neurons": 7}))
-    refused("6 directions for 7 neurons", store)
+    refused("has 6 rows for 7 neurons", store)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
