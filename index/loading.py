@@ -119,7 +119,7 @@ class _Chunks(Dataset):
             small = thumbnail(picture.image, grid)
             items.append(Item(number, picture.image_id, picture.origin, picture.labels, grid, small, truth))
             pixels.append(values)
-        return Chunk(index, torch.cat(pixels) if pixels else None, items, skipped)
+        return Chunk(int(index), torch.cat(pixels) if pixels else None, items, skipped)
 
 
 def _alike(one: Grid, other: Grid) -> bool:
@@ -166,8 +166,9 @@ def _next(arriving: Iterator[Chunk | _Failed]) -> Chunk | _Failed | None:
         if "DataLoader worker" not in str(error):
             raise
         raise SourceError(
-            f"a process that reads pictures has died ({error}); most often memory is short: use fewer "
-            "--workers and run the same command again, what was saved so far is kept"
+            f"a process that reads pictures has died ({error}); most often memory, or shared memory "
+            "(/dev/shm), is short: use fewer --workers and run the same command again, what was saved so "
+            "far is kept"
         ) from error
 
 

@@ -6,6 +6,7 @@ The package is an optional extra: pip install -r requirements-extras.txt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _DIGITS = 8
+_SAVED = ("state.json", "dataset_dict.json")
 _DAMAGE = (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError)
 """What the package raises for data sets that are missing or damaged."""
 
@@ -30,7 +32,8 @@ _DAMAGE = (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError)
 class HuggingFaceSource:
     """The rows of one split of a data set. Ids are row numbers, with leading zeros.
 
-    where: a folder that `save_to_disk` wrote, or a name on the hub ("name" or "name:configuration");
+    where: a folder that `save_to_disk` wrote, another folder that `load_dataset` understands (of parquet
+    files, say), or a name on the hub ("name" or "name:configuration");
     split: "train" unless given, or the only one; image_column: the only column of pictures unless given;
     label_column: the only column of classes unless given. names: what numbered classes are called where
     the data set itself does not tell. Raises SourceError when the package or the data set is missing, or
@@ -93,8 +96,10 @@ def open_rows(where: str, split: str | None) -> tuple[Dataset, str]:
             "data sets of Hugging Face need the package `datasets`: pip install -r requirements-extras.txt"
         ) from error
     try:
-        if Path(where).is_dir():
+        if any((Path(where) / name).is_file() for name in _SAVED):
             found: Any = datasets.load_from_disk(where)
+        elif Path(where).is_dir():
+            found = datasets.load_dataset(where, split=split)
         else:
             name, _, configuration = where.partition(":")
             found = datasets.load_dataset(name, configuration or None, split=split)
@@ -124,11 +129,17 @@ def image_of(cell: Any, name: str) -> Image.Image:
 
 def open_cell(where: str, split: str, column: str, row: int) -> Image.Image:
     """Read one picture anew, as `origin` names it."""
-    rows, _ = open_rows(where, split)
-    _image_column(rows, where, column)
+    rows = _kept(where, split, column)
     if not 0 <= row < len(rows):
         raise ImageError(f"{where} has no row {row}")
-    return image_of(_undecoded(rows, column)[row][column], str(row))
+    return image_of(rows[row][column], str(row))
+
+
+@lru_cache(maxsize=2)
+def _kept(where: str, split: str, column: str) -> Dataset:
+    """The pictures of a data set, kept open for the next row."""
+    rows, _ = open_rows(where, split)
+    return _undecoded(rows, _image_column(rows, where, column))
 
 
 def _undecoded(rows: Dataset, column: str) -> Dataset:

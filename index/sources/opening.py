@@ -71,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument(
         "--hf",
         metavar="NAME",
-        help="a data set of Hugging Face: its name (or name:configuration), or a folder that "
-        "save_to_disk wrote; needs requirements-extras.txt",
+        help="a data set of Hugging Face: its name (or name:configuration), a folder that save_to_disk "
+        "wrote, or a folder of parquet files; needs requirements-extras.txt",
     )
     kinds.add_argument("--scenes", type=_count, metavar="N", help="N drawn scenes, with ground truth")
     _add_details(parser.add_argument_group("more about the pictures"))

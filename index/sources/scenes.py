@@ -32,6 +32,7 @@ class SceneSource:
         if family not in FAMILIES:
             raise SourceError(f"unknown family of scenes {family!r}; use {' or '.join(FAMILIES)}")
         self._family, self._seeds = family, range(seed, seed + count)
+        self._hash = ""
         self.description = f"{family} scenes, seeds {self._seeds[0]} to {self._seeds[-1]}"
 
     def __len__(self) -> int:
@@ -46,8 +47,9 @@ class SceneSource:
         return self.image_id(number)
 
     def list_hash(self) -> str:
-        """The hash of all ids."""
-        return list_hash([self.image_id(number) for number in range(len(self))])
+        """The hash of all ids, computed once."""
+        self._hash = self._hash or list_hash(map(self.image_id, range(len(self))))
+        return self._hash
 
     def read(self, number: int) -> Picture:
         """Draw one scene."""

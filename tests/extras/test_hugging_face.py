@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
@@ -112,6 +113,22 @@ def test_splits(tmp_path: Path) -> None:
         HuggingFaceSource(str(tmp_path / "both"), "dev")
     with pytest.raises(SourceError, match="splits val, test; choose one with --split"):
         HuggingFaceSource(str(tmp_path / "odd"))
+
+
+def test_folders_of_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    kinds = Features({"image": Image(), "label": ClassLabel(names=["x", "y"])})
+    folder = tmp_path / "set"
+    for split, shade in (("train", 1), ("test", 2)):
+        rows = Dataset.from_dict({"image": [cell(shade), cell(9)], "label": [1, 0]}, features=kinds)
+        rows.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    source = HuggingFaceSource(str(folder))
+    assert shown(source) == [["y"], ["x"]]
+    assert source.read(0).image.getpixel((0, 0)) == (1, 1, 1)
+    test = HuggingFaceSource(str(folder), "test")
+    assert open_origin(test.origin(0)).getpixel((0, 0)) == (2, 2, 2)
+    with pytest.raises(SourceError, match="cannot open the data set"):
+        HuggingFaceSource(str(folder), "dev")
 
 
 def test_columns(tmp_path: Path) -> None:
