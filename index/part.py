@@ -182,9 +182,9 @@ class Part:
             state.take(encoded)
             self._pending.put(_pending(encoded.items[place]) for place in state.placed)
         self.done += 1
-        self._whole = True
         if self._cadence.due():
             self.checkpoint()
+        self._whole = True  # a failed write of any kind leaves it unset: the last checkpoint then stands
 
     def _ready(self, items: Sequence[Item]) -> BuildState:
         """The state, made for the first picture's grid. Raises SourceError for a picture of another grid."""

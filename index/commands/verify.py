@@ -81,7 +81,7 @@ def describe(report: Report) -> str:
         steps, flips = max(d.steps for d in report.drifts), sum(d.flips for d in report.drifts)
         lines.append(
             f"{len(scores)} exemplars recomputed alone; off by: scores {scores[len(scores) // 2]:.1e} in the "
-            f"median, {scores[-1]:.1e} at most (as a share); maps {steps:.1f} of 255 steps at most, where the "
+            f"median, {scores[-1]:.1e} at most (as a share); maps {steps:.1f} of 255 steps at most where the "
             f"neuron fires both times; {flips} patches fire only one time"
         )
     if report.lost:
