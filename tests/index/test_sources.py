@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,6 +45,7 @@ def fill(folder: Path, *names: str) -> Path:
 names_of_files = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.just("caf\udce9"))
 
 
+@settings(deadline=None)
 @given(names_of_files)
 def test_packed_names_are_a_list_of_names(names: list[str]) -> None:
     packed = PackedNames(iter(names))
@@ -57,6 +58,7 @@ def test_packed_names_are_a_list_of_names(names: list[str]) -> None:
         packed[len(names)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 99))))
 def test_packed_rows_are_rows(rows: list[list[int]]) -> None:
     assert [*PackedRows.of(rows)] == [tuple(row) for row in rows]
@@ -200,6 +202,7 @@ def test_a_crop_of_the_grid_is_a_crop_of_the_truth() -> None:
     assert (padded == -1).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 7), st.integers(0, 4), st.randoms())
 def test_patches_show_what_covers_half_of_them(rows, cols, pixels, n_objects, random) -> None:
     choices = range(-2, n_objects)
@@ -221,6 +224,7 @@ def test_patches_show_what_covers_half_of_them(rows, cols, pixels, n_objects, ra
             assert truth.concepts[place] == (concepts[best] if best >= 0 else best)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.booleans())
 def test_a_part_of_a_source(count: int, total: int, spread: bool) -> None:
     source = SceneSource(total, seed=9)

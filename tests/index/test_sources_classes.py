@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -142,6 +142,7 @@ def test_missing_files_and_folders_are_refused(folder: Path, tmp_path: Path) -> 
         ImageFolderSource(tmp_path / "nowhere")
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc", min_size=1), unique=True))
 def test_names_stay_different(keys: list[str]) -> None:
     names = unique_names(keys, None)

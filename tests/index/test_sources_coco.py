@@ -16,8 +16,8 @@ from PIL import Image
 from explorer.errors import ImageError, SourceError
 from explorer.records import Box, Grid
 from index.sources import CocoSource, Label
-from index.sources.coco import object_truth
 from index.sources.coco_files import categories_of, images_of, objects_of, packed_outlines
+from index.sources.coco_truth import object_truth
 from index.sources.words import kept_words, words_of
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
@@ -318,6 +318,7 @@ def test_both_files_together(tmp_path: Path) -> None:
     assert "instances.json and captions.json" in source.description
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(["cat", "dog", "owl", "the", "ox"])), max_size=30), st.integers(0, 9000)
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -133,6 +133,7 @@ def test_a_damaged_picture_is_one_picture(tmp_path: Path) -> None:
     assert source.read(1).image.getpixel((0, 0))[0] == 7
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.booleans())
 def test_a_cut_shard_is_refused_wherever_it_is_cut(tmp_path_factory, cut: int, large: bool) -> None:
     tmp_path = tmp_path_factory.mktemp("cut")
@@ -195,6 +196,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
             TarSource([str(tmp_path / missing)])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 5))
 def test_braces_count_with_leading_zeros(first: int, more: int, width: int) -> None:
     pattern = f"a{{{first:0{width}}..{first + more:0{width}}}}.tar"
