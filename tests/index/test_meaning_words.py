@@ -54,10 +54,10 @@ def rows_of(found: NeuronWords) -> dict[int, list[str]]:
     return rows
 
 
-def ask(active: list[float], **settings: object) -> NeuronWords:
-    directions = np.eye(len(WORDS), dtype=np.float32)[[1, 2, 3, 6, 3, 0]]
+def ask(live: list[float], **settings: object) -> NeuronWords:
+    directions = np.eye(len(WORDS), dtype=np.float32)[[1, 2, 3, 6, 3, 0]] * 5
     config = WordsConfig(**{"strength": 2.0, "batch": 2, **settings})
-    return neuron_words(PlainLVLM(), 2, np.zeros(len(WORDS)), directions, np.array(active), config)
+    return neuron_words(PlainLVLM(), 2, np.ones(len(WORDS)) / 3, directions, np.array(live), config)
 
 
 def test_each_direction_raises_its_own_word_first() -> None:
@@ -91,10 +91,10 @@ def test_words_count_once_whatever_their_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"patches": 0}, {"strength": 0.0}, {"strength": float("nan")}, {"batch": -1}]
+    "wrong", [{"patches": 0}, {"strength": 0.0}, {"strength": float("nan")}, {"raised": 17}]
 )
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ExplorerError, match="must be above 0"):
+    with pytest.raises(ExplorerError, match=r"must be above 0|on 17 of 16 patches"):
         WordsConfig(**wrong)
 
 
@@ -105,7 +105,7 @@ def test_every_site_of_a_model_has_words(tiny_lvlm_folder: Path) -> None:
     known = {word.lower() for word in lvlm.words()} - {""}
     lists = []
     for block in range(lvlm.read_block + 1):
-        config = WordsConfig(patches=4, limit=3, answer_tokens=4)
+        config = WordsConfig(patches=4, raised=2, limit=3, answer_tokens=4)
         found = neuron_words(
             lvlm, block, rng.normal(size=32), directions, np.array([1, 0.5, 2, 0, 1]), config
         )
