@@ -31,6 +31,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "build": Command("index.commands.build", "find the strongest images of every neuron and write a store"),
     "merge": Command("index.commands.merge", "make a store of the parts that `build --shard` wrote"),
+    "cluster": Command("index.commands.cluster", "build on many processes and machines, over Ray"),
     "verify": Command("index.commands.verify", "check a store, some exemplars through the live model"),
     "stats": Command("index.commands.stats", "tell what a store holds"),
     "label": Command("index.commands.label", "add the words that neurons raise to a store, or renew them"),
