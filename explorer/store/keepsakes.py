@@ -25,28 +25,40 @@ def carry_notes(old: Path, new: Path, sae_id: str) -> None:
     source = old / NOTES_NAME
     if not source.exists():
         return
-    try:
-        with closing(open_to_read(source)) as db:
-            owner = owner_of(db)
-    except (sqlite3.Error, StoreError):
+    owner = _owner(source)
+    if owner is None:
         shutil.copyfile(source, old.parent / f"{old.name}.notes-unreadable.sqlite")
-        return
-    if owner is not None:
+    else:
         beside = old.parent / f"{old.name}.notes-{owner[:12]}.sqlite"
         _copy(source, new / NOTES_NAME if owner == sae_id else beside)
 
 
-def catch_up(replaced: Path, new: Path) -> None:
-    """Take over what was written to the notes of `replaced` after `carry_notes` copied them."""
+def catch_up(replaced: Path, new: Path, sae_id: str) -> None:
+    """Take over what was written to the notes of `replaced` after `carry_notes` copied them.
+
+    sae_id: the new store's; notes about another SAE are left. Raises StoreError that says where they are
+    when they cannot be written.
+    """
     source, target = replaced / NOTES_NAME, new / NOTES_NAME
-    if not (source.exists() and target.exists()):
+    if not source.exists() or _owner(source) != sae_id:
+        return
+    if not target.exists():
+        _copy(source, target)
         return
     try:
         with closing(open_to_read(source)) as db, closing(open_to_read(target)) as goal:
-            if (owner := owner_of(db)) is not None and owner == owner_of(goal):
-                add_newer(goal, db.execute("SELECT * FROM notes").fetchall())
+            add_newer(goal, db.execute("SELECT * FROM notes").fetchall())
     except sqlite3.Error as error:
-        raise StoreError(f"cannot write {target}: {error}") from error
+        raise StoreError(f"the last notes of the earlier store stay in {source}: {error}") from error
+
+
+def _owner(path: Path) -> str | None:
+    """The SAE that notes are about; None when they cannot be read, or nobody has written any."""
+    try:
+        with closing(open_to_read(path)) as db:
+            return owner_of(db)
+    except (sqlite3.Error, StoreError):
+        return None
 
 
 def _copy(source: Path, target: Path) -> None:

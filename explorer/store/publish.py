@@ -56,7 +56,8 @@ def _swap(work: Path, target: Path, aside: Path) -> None:
         if not target.exists():
             work.rename(target)
             return
-        carry_notes(target, work, read_manifest(work).sae_id)
+        sae_id = read_manifest(work).sae_id
+        carry_notes(target, work, sae_id)
         target.rename(aside)
         try:
             work.rename(target)
@@ -65,5 +66,5 @@ def _swap(work: Path, target: Path, aside: Path) -> None:
             raise
     except OSError as error:
         raise StoreError(f"cannot put the new store at {target}: {error.strerror or error}") from error
-    catch_up(aside, target)
+    catch_up(aside, target, sae_id)
     shutil.rmtree(aside, ignore_errors=True)

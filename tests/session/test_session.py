@@ -426,6 +426,11 @@ def test_open_from_files(tiny_lvlm_folder: Path, tmp_path: Path, monkeypatch: py
         Session.open(model=tmp_path / "no")
     with pytest.raises(ModelError, match="unknown device"):
         Session.open(device="warp")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "manifest.json").write_text('{"format": 1, "source": "train scenes, seeds 0 to 9"}')
+    monkeypatch.setattr(door, "EMBEDDED_STORE", tmp_path / "old")
+    with pytest.raises(StoreError, match=r"has format 1, .*: python -m index build --scenes 4000 --out"):
+        Session.open()
 
 
 def test_records_and_pictures_come_without_torch() -> None:

@@ -152,6 +152,21 @@ def test_a_note_written_while_a_build_is_published_is_not_lost(
     assert {n: note.name for n, note in store.notes().items()} == {2: "late", 3: "same", 4: "new"}
 
 
+def test_a_first_note_written_while_a_build_is_published_is_not_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        if path == store.folder:
+            store.set_note(2, "first")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    make_store(store.folder, source="new")
+    assert store.notes()[2].name == "first" and mode_of(store.folder / "notes.sqlite") == "wal"
+
+
 def test_notes_about_another_sae_are_kept_beside(tmp_path: Path, store: Store) -> None:
     store.set_note(2, "zebra crossing")
     make_store(store.folder, sae_id=OTHER_SAE)

@@ -150,6 +150,19 @@ def test_every_flipped_byte_is_found(folder: Path, name: str) -> None:
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("place", [4, 12, 32, 36, 40, 41, 186, 190, 194, 195, 220, 240])
+def test_damaged_headers_of_vectors_are_not_fatal(folder: Path, place: int) -> None:
+    for name in ("directions.faiss", "centroids.faiss"):
+        path = folder / name
+        whole = path.read_bytes()
+        flip(path, min(place, len(whole) - 1))
+        with pytest.raises(StoreError, match=name.replace(".", r"\.")):
+            store = Store.open(folder)
+            store.similar(2, 3), store.by_patch(np.ones(WIDTH, dtype=np.float32), 3)
+            store.verify()
+        path.write_bytes(whole)
+
+
 def test_a_broken_page_with_a_right_hash_is_found(folder: Path) -> None:
     path = folder / "index.sqlite"
     path.write_bytes(path.read_bytes()[:-8192] + b"\x00" * 8192)
