@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from explorer.errors import ExplorerError
+from explorer.sae import load_sae
+from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
 from explorer.vlm import open_lvlm
+from explorer.world import draw
 from index.meaning.words import NeuronWords, WordsConfig, neuron_words, vocabulary_of
 
 WORDS = ["", "cake", "Cake", "dog", "the", "", "red"]
@@ -114,3 +117,18 @@ def test_every_site_of_a_model_has_words(tiny_lvlm_folder: Path) -> None:
         assert set(found.word) <= known
         lists.append(found.word)
     assert lists[0] != lists[-1]
+
+
+def test_neurons_of_the_embedded_sae_that_carry_a_concept_raise_its_word() -> None:
+    known = {85: "corn", 139: "cow", 163: "tie", 171: "horse", 104: "dog", 99: "kite", 132: "sign"}
+    lvlm, sae = open_lvlm(EMBEDDED_MODEL), load_sae(EMBEDDED_SAE)
+    pixels = [lvlm.preprocess(draw(seed).image).pixel_values for seed in range(40_000, 40_012)]
+    patches = lvlm.tower(torch.cat(pixels), lvlm.read_block)[:, lvlm.patch_slice]
+    live = np.zeros(sae.n_neurons)
+    live[:: sae.n_neurons // 60] = 1  # what neurons do as a rule
+    live[list(known)] = 1
+    mean = patches.mean((0, 1)).float().numpy()
+    found = neuron_words(lvlm, lvlm.read_block, mean, sae.W_dec.numpy(), live, WordsConfig(limit=3))
+    rows = rows_of(found)
+    fitting = [neuron for neuron, word in known.items() if any(w.startswith(word) for w in rows[neuron])]
+    assert len(fitting) >= len(known) - 1
