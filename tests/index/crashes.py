@@ -1,6 +1,6 @@
-"""Runs builds in forked children that are killed, as a program of its own: python crashes.py FOLDER SOURCE.
+"""Runs builds in forked children that are killed. A program of its own: python crashes.py FOLDER SOURCE.
 
-The parent never computes, so that forking it is safe. It prints what happened, for each way to crash, as JSON.
+The parent never computes, so that forking it is safe. It prints what happened, as JSON.
 """
 
 from __future__ import annotations

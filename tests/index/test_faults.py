@@ -163,7 +163,7 @@ def test_two_builders_of_one_store(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     for out in (Path("/proc/nowhere/store"), Path("/proc/store")):
-        with pytest.raises(StoreError, match="cannot write in .*choose another --out"):
+        with pytest.raises(StoreError, match=r"cannot write in .*choose another --out"):
             run(out, ListSource(noise_pictures(8)))
 
 
@@ -213,5 +213,5 @@ def test_progress_of_another_build_is_refused(tmp_path: Path, photos: Path) -> N
     with pytest.raises(StoreError, match="batch: 4 -> 8; score: mean -> max"):
         build(config, FolderSource(photos), FakeLVLM(), random_sae())
     noise_folder(tmp_path / "other", 3)
-    with pytest.raises(StoreError, match="list_hash: .* n_images: 60 -> 3"):
+    with pytest.raises(StoreError, match=r"list_hash: .* n_images: 60 -> 3"):
         run(tmp_path / "s", FolderSource(tmp_path / "other"))

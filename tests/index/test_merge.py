@@ -24,7 +24,7 @@ COUNT, PARTS = 150, 64
 
 
 def some_items() -> list[Picture | Exception]:
-    """Pictures, some of which cannot be read; all of one part among them, and twins whose scores are equal."""
+    """Pictures; some cannot be read, all of one part among them, and some are twins with equal scores."""
     items: list[Picture | Exception] = [*noise_pictures(COUNT)]
     for i in (5, 77, *range(20, 22)):
         items[i] = unreadable(f"number {i} is broken")

@@ -1,0 +1,100 @@
+"""Names in a finished store: the words that neurons raise, asked of the model again, and names of classes.
+
+A new version of the store takes its place; the pictures' own files are not needed. Knows stores and models.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from explorer.errors import StoreError
+from explorer.sae import SAE
+from explorer.session import site_block
+from explorer.store import Manifest, Store
+from explorer.store.rework import label_names, rework
+from explorer.vlm.base import LVLM
+from index.meaning.words import NeuronWords, neuron_words
+from index.naming import word_rows
+from index.sources.class_names import ClassNames, unique_names
+from index.work import locked, work_folder
+
+PICTURES = 256
+"""Thumbnails that the mean patch is taken from; a build takes it from its sample of whole pictures."""
+CLASS = "class"
+
+
+class Labelled(NamedTuple):
+    """What changed: words written (None: left as they were), classes renamed, and the store's manifest."""
+
+    words: int | None
+    renamed: int
+    manifest: Manifest
+
+
+class Site(NamedTuple):
+    """A model and the SAE of the store."""
+
+    lvlm: LVLM
+    sae: SAE
+
+
+def label(
+    folder: Path,
+    site: Site | None,
+    names: ClassNames | None = None,
+    tell: Callable[[str], None] = lambda words: None,
+) -> Labelled:
+    """Renew the words of a store, when a site is given, and name its classes, when names are.
+
+    Raises StoreError when the store is of another model or SAE, is being built, or cannot be written.
+    """
+    with locked(work_folder(folder, None)):
+        store = Store.open(folder)
+        rows = None if site is None else list(word_rows(_words(store, site, tell)))
+        renamed = {} if names is None else _names(store, names)
+        store.close()
+        tell("writing the store")
+        manifest = rework(folder.absolute(), rows, CLASS, renamed)
+    return Labelled(None if rows is None else len(rows), len(renamed), manifest)
+
+
+def _words(store: Store, site: Site, tell: Callable[[str], None]) -> NeuronWords:
+    """Ask the model."""
+    lvlm, sae = site
+    block = site_block(lvlm, sae)
+    store.check(model_id=lvlm.model_id, block=block, sae_id=sae.id, n_neurons=sae.n_neurons)
+    tell("asking the model for words")
+    active = [one.active_mean for one in store.summaries(range(sae.n_neurons)).values()]
+    directions = sae.W_dec.detach().float().cpu().numpy()
+    return neuron_words(lvlm, block, mean_patch(store, lvlm, block), directions, np.array(active))
+
+
+@torch.inference_mode()
+def mean_patch(store: Store, lvlm: LVLM, block: int, pictures: int = PICTURES) -> np.ndarray:
+    """The mean patch vector [d] of some of the store's thumbnails, evenly spread over the living neurons."""
+    live = np.flatnonzero(store.classes() != "dead")
+    if not len(live):
+        raise StoreError(f"no neuron of the store {store.folder} fires; there is nothing to name")
+    chosen = live[np.unique(np.linspace(0, len(live) - 1, min(pictures, len(live))).astype(np.int64))]
+    total = torch.zeros(lvlm.width(block), dtype=torch.float64)
+    for neuron in chosen.tolist():
+        image = Image.open(io.BytesIO(store.exemplars(neuron)[0].thumbnail)).convert("RGB")
+        hidden = lvlm.tower(lvlm.preprocess(image).pixel_values, block)
+        total += hidden[0, lvlm.patch_slice].double().mean(0).cpu()
+    return (total / len(chosen)).numpy()
+
+
+def _names(store: Store, names: ClassNames) -> dict[str, str]:
+    """The new name of each class of the store that gets another one. Raises StoreError when none is known."""
+    old = label_names(store.folder, CLASS)
+    if not any(names.name(key) for key in old):
+        known = f"its classes are {', '.join(old[:3])} ..." if old else "it has no classes"
+        raise StoreError(f"{names.path} names no class of the store {store.folder}: {known}")
+    return {key: name for key, name in zip(old, unique_names(old, names), strict=True) if key != name}
