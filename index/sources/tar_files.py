@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from explorer.errors import SourceError
 
 _BLOCK = 512
+_OCTAL = re.compile(rb"[0-7]+").fullmatch
 _PACKED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 
@@ -20,6 +22,24 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
+
+
+class _Header(tarfile.TarInfo):
+    """Takes from the usual headers only name, size and kind, which halves the time of listing."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Read one header; all but whole headers of the usual kinds are left to Python's reader."""
+        kind, size, told = buf[156:157], buf[124:136].strip(b" \0"), buf[148:156].strip(b" \0")
+        if len(buf) != _BLOCK or kind not in (b"0", b"x") or not (_OCTAL(size) and _OCTAL(told)):
+            return super().frombuf(buf, encoding, errors)
+        if int(told, 8) != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
+            return super().frombuf(buf, encoding, errors)
+        parts = [buf[345:500], buf[:100]] if buf[257:263] == b"ustar\0" else [buf[:100]]
+        names = [part.partition(b"\0")[0].decode(encoding, errors) for part in parts]
+        found = cls("/".join(name for name in names if name))
+        found.type, found.size = kind, int(size, 8)
+        return found
 
 
 def members_of(path: Path) -> Iterator[Member]:
@@ -37,7 +57,7 @@ def members_of(path: Path) -> Iterator[Member]:
                         "by one; unpack it to a plain .tar"
                     )
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as tar:
                 while (found := tar.next()) is not None:
                     tar.members = []  # or all headers stay in memory
                     if found.isreg() and not found.issparse():

@@ -19,6 +19,7 @@ from PIL import Image
 from explorer.errors import ImageError, SourceError
 from index.sources import TarSource, list_hash, open_origin, read_class_names
 from index.sources.patterns import expand_braces, tar_paths
+from index.sources.tar_files import members_of
 
 
 def png(shade: int) -> bytes:
@@ -71,6 +72,36 @@ def test_pictures_are_found_and_read_by_place(tmp_path: Path, form: int) -> None
         assert source.origin(number).startswith(f"tar:{tmp_path}/a-")
         again = open_origin(source.origin(number))
         assert again.getpixel((0, 0))[0] == shade
+
+
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=300)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(names, st.binary(max_size=1500))), st.sampled_from([0, 1, 2]))
+def test_members_are_where_python_finds_them(tmp_path_factory, members, form: int) -> None:
+    path = tmp_path_factory.mktemp("members") / "s.tar"
+    try:
+        shard(path, members, form)
+    except ValueError:  # a name that is too long for the oldest format
+        return
+    with tarfile.open(path) as tar:
+        expected = [(info.name, info.offset_data, info.size) for info in tar.getmembers()]
+    assert [tuple(member) for member in members_of(path)] == expected
+    data = path.read_bytes()
+    assert [data[m.offset : m.offset + m.size] for m in members_of(path)] == [data for _, data in members]
+
+
+def test_broken_headers_are_refused(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", [("a.png", png(1)), ("b.png", png(2))])
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        start = tar.getmembers()[1].offset
+    for place in (0, 100, 124, 130, 148, 156, 257, 345):
+        for value in (b"9", b"\xff", b"z"):
+            path.write_bytes(whole[: start + place] + value + whole[start + place + 1 :])
+            with pytest.raises(SourceError, match="damaged or cut short"):
+                list(members_of(path))
 
 
 def test_a_fork_reads_for_itself(tmp_path: Path) -> None:
