@@ -176,20 +176,23 @@ def _rules(manifest: Manifest, database: Database) -> Iterator[str]:
 
 def _statistics(manifest: Manifest, database: Database) -> Iterator[str]:
     """Classes and histograms agree with the shares."""
-    sql = "SELECT neuron, class, fires, in_top, score_histogram, active_histogram FROM neurons"
-    for neuron, kind, fires, in_top, scores, actives in database.each(sql):
+    patches = manifest.n_images * manifest.rows * manifest.cols
+    sql = "SELECT neuron, class, fires, in_top, patch_fires, score_histogram, active_histogram FROM neurons"
+    for neuron, kind, fires, in_top, patch_fires, scores, actives in database.each(sql):
         expected = str(classify(np.float64(fires), np.float64(in_top)))
         if kind != expected:
             yield f"neuron {neuron} is {kind}, its shares say {expected}"
-        try:
-            images, patches = histogram.unpack(scores).sum(), histogram.unpack(actives).sum()
-        except StoreError as error:
-            yield f"neuron {neuron}: {error}"
-            continue
-        if images != round(fires * manifest.n_images):
-            yield f"neuron {neuron} fires in {fires:.6g} of the images, its histogram counts {images}"
-        if (images > 0) != (patches > 0):
-            yield f"neuron {neuron} fires in {images} images and on {patches} patches"
+        for share, total, blob, what in (
+            (fires, manifest.n_images, scores, "images"),
+            (patch_fires, patches, actives, "patches"),
+        ):
+            try:
+                counted = int(histogram.unpack(blob).sum())
+            except StoreError as error:
+                yield f"neuron {neuron}: {error}"
+                continue
+            if total and counted != round(share * total):
+                yield f"neuron {neuron} fires in {share:.6g} of the {what}, its histogram counts {counted}"
 
 
 def _intervals(database: Database) -> Iterator[str]:

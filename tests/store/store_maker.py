@@ -105,7 +105,7 @@ def some_summary(neuron: int) -> NeuronSummary:
         label="cake" if neuron else "",
         precision=0.5,
         kind="concept" if neuron else "",
-        patch_fires=neuron / 100,
+        patch_fires=neuron / 30,
         variance=neuron * 0.25,
         active_mean=neuron * 4.0,
         active_variance=neuron * 0.125,

@@ -98,7 +98,7 @@ RULES = [
     ("UPDATE neurons SET class = 'rare' WHERE neuron = 1", "neuron 1 is rare, its shares say always_on"),
     ("UPDATE neurons SET fires = 0.5 WHERE neuron = 2", "neuron 2 fires in 0.5 of the images, its histogram"),
     ("UPDATE neurons SET score_histogram = x'00'", "neuron 0: a histogram of this store is damaged"),
-    ("UPDATE neurons SET active_histogram = :empty", "neuron 1 fires in 5 images and on 0 patches"),
+    ("UPDATE neurons SET active_histogram = :empty", "neuron 1 fires in 0.0333333 of the patches, its"),
     (
         "UPDATE exemplars SET patch_map = x'00' WHERE neuron = 2",
         "exemplars of neuron 2: a patch map",
