@@ -1,6 +1,6 @@
 """The sparse activations of a chunk of images, and the same gathered by neuron and image.
 
-Knows numpy only.
+Knows arrays only.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from index.loading import Item, SkippedRow
 
@@ -48,29 +49,43 @@ class EncodedChunk(NamedTuple):
     patches: dict[int, np.ndarray]
 
 
-class Groups(NamedTuple):
-    """The activations of a chunk, and their pools: one group per (neuron, image), ascending.
+class Pools(NamedTuple):
+    """The activations of a chunk, and what they add up to for each neuron and image.
 
-    neuron, image [m] int64: whose the group is; total [m] float64: the sum of its activations on patches;
-    score [m] float32: the image's score for the neuron, above 0. owner [n] int64, token [n] int32,
-    value [n] float32: neuron, patch and activation of each entry, in no order; cell [n] int64:
-    owner << shift | image.
+    table [F << shift] float64: at cell = neuron << shift | image the sum, or the largest, of the neuron's
+    activations there; the image's score is that divided by `divisor`. totals [F << shift] float64: their sums
+    over patches. owner, cell [n] int64, token [n] int32, value [n] float32: neuron, cell, patch and
+    activation of each activation on a patch, in no order.
     """
 
-    neuron: np.ndarray
-    image: np.ndarray
-    total: np.ndarray
-    score: np.ndarray
+    table: np.ndarray
+    totals: np.ndarray
+    divisor: int
+    shift: int
     owner: np.ndarray
+    cell: np.ndarray
     token: np.ndarray
     value: np.ndarray
+
+    @property
+    def n_neurons(self) -> int:
+        """F."""
+        return len(self.table) >> self.shift
+
+
+class Groups(NamedTuple):
+    """Pairs of a neuron and an image whose score is above 0, ascending: cell, neuron, image [m] int64, score
+    [m] float32."""
+
     cell: np.ndarray
-    shift: int
+    neuron: np.ndarray
+    image: np.ndarray
+    score: np.ndarray
 
 
 class Runs(NamedTuple):
-    """Some groups with their entries: those of group i lie at starts[i] to ends[i] of token and value,
-    by token."""
+    """Groups with their activations: those of group i lie at starts[i] to ends[i] of token and value, by
+    token. image, score: of the groups."""
 
     image: np.ndarray
     score: np.ndarray
@@ -80,12 +95,11 @@ class Runs(NamedTuple):
     value: np.ndarray
 
 
-def gather(codes: Codes, n_neurons: int, how: Pooling, include_cls: bool = False) -> Groups:
-    """Pool the activations of each neuron on each image to the image's score.
+def pool(codes: Codes, n_neurons: int, how: Pooling, include_cls: bool = False) -> Pools:
+    """Pool the activations of each neuron on each image.
 
     how: the mean over all tokens that count (silent ones as 0), or the maximum. include_cls: whether the
-    CLS token counts for the score; it is no patch. Groups whose score vanishes in float32 are left out.
-    The pools are added up in one dense table of neurons x images, which takes fewer passes than any sort.
+    CLS token counts; it is no patch. One dense table of neurons x images takes fewer passes than any sort.
     """
     shift = max(codes.n_images - 1, 0).bit_length()
     owner = codes.neuron.astype(np.int64)
@@ -93,42 +107,57 @@ def gather(codes: Codes, n_neurons: int, how: Pooling, include_cls: bool = False
     cell |= codes.image
     size = n_neurons << shift
     token, value = codes.token, codes.value
-    table = np.bincount(cell, weights=value, minlength=size)
-    fired = np.zeros(size, dtype=bool)
-    fired[cell] = True
-    some = np.flatnonzero(fired)
-    total = table[some]
+    totals = table = np.bincount(cell, weights=value, minlength=size)
     if how == "max":
-        peaks = np.zeros(size, dtype=np.float32)
-        np.maximum.at(peaks, cell, value)
-        score = peaks[some]
-    else:
-        score = (total / (codes.n_patches + include_cls)).astype(np.float32)
+        table = np.zeros(size)
+        np.maximum.at(table, cell, value.astype(np.float64))
     if include_cls:
         on = np.flatnonzero(token < codes.n_patches)
         owner, cell, token, value = owner[on], cell[on], token[on], value[on]
-        total = np.bincount(cell, weights=value, minlength=size)[some]
+        totals = np.bincount(cell, weights=value, minlength=size)
+    divisor = codes.n_patches + include_cls if how == "mean" else 1
+    return Pools(table, totals, divisor, shift, owner, cell, token, value)
+
+
+def groups_at(pools: Pools, cells: np.ndarray) -> Groups:
+    """The groups of these cells (ascending) whose score does not vanish in float32."""
+    score = (pools.table[cells] / pools.divisor).astype(np.float32)
     if not score.min(initial=np.inf) > 0:
         above = np.flatnonzero(score)
-        some, total, score = some[above], total[above], score[above]
-    image = some & ((1 << shift) - 1)
-    return Groups(some >> shift, image, total, score, owner, token, value, cell, shift)
+        cells, score = cells[above], score[above]
+    return Groups(cells, cells >> pools.shift, cells & ((1 << pools.shift) - 1), score)
 
 
-def runs_of(groups: Groups, which: np.ndarray, n_neurons: int) -> Runs:
-    """The groups `which` [w] (ascending, no one twice) with their entries, found among all of the chunk."""
-    cells = groups.neuron[which] << groups.shift | groups.image[which]
-    hit = np.zeros(n_neurons, dtype=bool)
-    hit[groups.neuron[which]] = True
-    entries = np.flatnonzero(hit[groups.owner])
-    at = np.searchsorted(cells, groups.cell[entries])
-    mine = np.flatnonzero(cells[np.minimum(at, len(cells) - 1)] == groups.cell[entries])
+def select(groups: Groups, which: np.ndarray) -> Groups:
+    """Some of the groups, by their places (ascending)."""
+    return Groups(*(column[which] for column in groups))
+
+
+def all_groups(pools: Pools) -> Groups:
+    """Every neuron that fires on every image."""
+    return groups_at(pools, np.flatnonzero(pools.table > 0))
+
+
+def beating(pools: Pools, least: np.ndarray) -> Groups:
+    """The groups whose score may reach the least one wanted of their neuron, [F] float32: few that do not."""
+    bar = np.maximum(least.astype(np.float64) * (pools.divisor * (1 - 2.0**-22)), np.finfo(np.float64).tiny)
+    table = torch.from_numpy(pools.table).view(len(bar), -1)
+    return groups_at(pools, np.flatnonzero((table >= torch.from_numpy(bar)[:, None]).numpy()))
+
+
+def runs_of(pools: Pools, groups: Groups) -> Runs:
+    """Groups with their activations, found among all of the chunk."""
+    hit = np.zeros(pools.n_neurons, dtype=bool)
+    hit[groups.neuron] = True
+    entries = np.flatnonzero(hit[pools.owner])
+    at = np.searchsorted(groups.cell, pools.cell[entries])
+    mine = np.flatnonzero(groups.cell[np.minimum(at, len(groups.cell) - 1)] == pools.cell[entries])
     entries, at = entries[mine], at[mine]
-    order = np.argsort(at << 32 | groups.token[entries].astype(np.int64))
-    counts = np.bincount(at, minlength=len(which))
+    order = np.argsort(at << 32 | pools.token[entries].astype(np.int64))
+    counts = np.bincount(at, minlength=len(groups.cell))
     ends = np.cumsum(counts)
-    token, value = groups.token[entries[order]], groups.value[entries[order]]
-    return Runs(groups.image[which], groups.score[which], ends - counts, ends, token, value)
+    entries = entries[order]
+    return Runs(groups.image, groups.score, ends - counts, ends, pools.token[entries], pools.value[entries])
 
 
 def run_marks(*columns: np.ndarray) -> np.ndarray:

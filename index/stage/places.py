@@ -13,7 +13,7 @@ import numpy as np
 
 from explorer.store.maps import scale_of, steps_of
 from index.stage.arena import Arena
-from index.stage.codes import Runs, ranks_in_runs, run_starts, spans
+from index.stage.codes import Groups, Runs, ranks_in_runs, run_starts, spans
 
 EMPTY = np.uint64(2**64 - 1)
 MOST_IMAGES = 2**32 - 2
@@ -81,6 +81,11 @@ class Places:
     def scale(self) -> np.ndarray:
         """[R, P] float32: what a step of its map is worth, 0 where nobody is."""
         return np.where(self.taken, self.scales[self.record], np.float32(0))
+
+    @property
+    def least(self) -> np.ndarray:
+        """[R] float32: the last place's score, of a table with keys by score; 0 where there is room."""
+        return (~(self._last >> np.uint64(32)).astype(np.uint32)).view(np.float32)
 
     def wanted(self, row: np.ndarray, key: np.ndarray, number: np.ndarray) -> Bids:
         """Those of these bids that beat the last place of their row; their `group` counts the columns."""
@@ -216,6 +221,18 @@ class Places:
             wanted = lengths[mine]
             data = part[f"{name}.maps"][bytes_before : done[i, 1]][spans(ends[mine] - wanted, wanted)]
             self.starts[records] = self.arena.append(data) + np.cumsum(wanted, dtype=np.int64) - wanted
+
+
+def bids_by_score(table: Places, groups: Groups, numbers: np.ndarray) -> Bids:
+    """The groups that deserve a place in a table of the highest scores. numbers [b]: of the chunk's images.
+
+    Of equal scores the lower number goes first.
+    """
+    number = numbers[groups.image]
+    key = (~groups.score.view(np.uint32)).astype(np.uint64)
+    key <<= np.uint64(32)
+    key |= number.view(np.uint64)
+    return table.wanted(groups.neuron, key, number)
 
 
 def map_lengths(patches: np.ndarray, n_patches: int) -> np.ndarray:

@@ -15,9 +15,20 @@ from explorer.errors import ExplorerError
 from explorer.store.sketch import side_of
 from index.loading import SkippedRow
 from index.stage import intervals
-from index.stage.codes import POOLINGS, EncodedChunk, Groups, Pooling, gather, runs_of
+from index.stage.codes import (
+    POOLINGS,
+    EncodedChunk,
+    Groups,
+    Pooling,
+    Pools,
+    all_groups,
+    beating,
+    pool,
+    runs_of,
+    select,
+)
 from index.stage.evidence import ConceptEvidence
-from index.stage.places import MOST_IMAGES, Places
+from index.stage.places import MOST_IMAGES, Places, bids_by_score
 from index.stage.probes import ProbeSums
 from index.stage.sample import Sample, Sampler, sampled
 from index.stage.sketches import drawn
@@ -110,9 +121,10 @@ class BuildState:
         numbers = np.array([item.number for item in chunk.items], dtype=np.int64)
         if numbers.max() > MOST_IMAGES:
             raise ExplorerError(f"an index takes at most {MOST_IMAGES:,} images")
-        groups = gather(codes, shape.n_neurons, shape.score, shape.include_cls)
-        self.statistics.take(groups, chunk.fvu)
-        self.placed = self._place(chunk, groups, numbers).tolist()
+        pools = pool(codes, shape.n_neurons, shape.score, shape.include_cls)
+        groups = all_groups(pools)
+        self.statistics.take(pools, groups, chunk.fvu)
+        self.placed = self._place(chunk, pools, groups, numbers).tolist()
         which = np.flatnonzero(sampled(numbers, shape.sample_rate))
         labels = [item.labels for item in chunk.items]
         self.sampler.take(which, numbers, labels, codes, groups, chunk.embeddings)
@@ -126,20 +138,19 @@ class BuildState:
                 if (truth := truths[i]) is not None:
                     self.probes.take(chunk.patches[i], truth)
 
-    def _place(self, chunk: EncodedChunk, groups: Groups, numbers: np.ndarray) -> np.ndarray:
+    def _place(self, chunk: EncodedChunk, pools: Pools, groups: Groups, numbers: np.ndarray) -> np.ndarray:
         """Hand out places; returns which images of the chunk took one."""
-        number = numbers[groups.image]
-        key = (~groups.score.view(np.uint32)).astype(np.uint64) << np.uint64(32)
-        key |= number.view(np.uint64)
-        best = self.top.wanted(groups.neuron, key, number)
+        high = beating(pools, self.top.least)
+        bids = bids_by_score(self.top, high, numbers)
+        high = select(high, bids.group)
+        runs = runs_of(pools, high)
+        bids = bids._replace(group=np.arange(len(bids.row)))
+        won = bids.group[self.top.take(bids, runs, lambda which: drawn(runs, chunk.sketches, which))]
         fair = intervals.bids(self.intervals, groups, numbers, self.shape.interval_rate)
-        both = np.union1d(best.group, fair.group)
-        runs = runs_of(groups, both, self.shape.n_neurons)
-        best = best._replace(group=np.searchsorted(both, best.group))
-        fair = fair._replace(group=np.searchsorted(both, fair.group))
-        won = best.group[self.top.take(best, runs, lambda which: drawn(runs, chunk.sketches, which))]
-        lucky = fair.group[self.intervals.take(fair, runs)]
-        return np.unique(runs.image[np.concatenate([won, lucky])])
+        some = runs_of(pools, select(groups, fair.group))
+        fair = fair._replace(group=np.arange(len(fair.row)))
+        lucky = self.intervals.take(fair, some)
+        return np.union1d(runs.image[won], some.image[lucky])
 
     def holders(self) -> np.ndarray:
         """The numbers of all images that hold a place, ascending int64."""

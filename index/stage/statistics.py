@@ -13,7 +13,7 @@ import numpy as np
 
 from explorer.store.histogram import BINS, bins_of
 from explorer.store.manifest import FVU_QUANTILES
-from index.stage.codes import Groups, ranks_in_runs, run_starts
+from index.stage.codes import Groups, Pools, ranks_in_runs, run_starts
 from index.stage.sums import ExactSum
 
 TOP = 20
@@ -71,8 +71,8 @@ class Statistics:
         """How many images were taken in."""
         return int(self.images)
 
-    def take(self, groups: Groups, fvu: np.ndarray) -> None:
-        """Take in a chunk. fvu [b]: of each image, the fraction of variance that the SAE leaves
+    def take(self, pools: Pools, groups: Groups, fvu: np.ndarray) -> None:
+        """Take in a chunk, and all its groups. fvu [b]: of each image, the fraction of variance that the SAE leaves
         unexplained."""
         self.images += len(fvu)
         place = np.floor((np.log2(np.maximum(fvu, 2.0**-40)) - _FVU_LOWEST) * _FVU_PER_OCTAVE)
@@ -81,19 +81,19 @@ class Statistics:
         scores = groups.score.astype(np.float64)
         everyone = slice(None)
         self.fires += np.bincount(groups.neuron, minlength=n_neurons)
-        self.patch_fires += np.bincount(groups.owner, minlength=n_neurons)
-        squares = np.square(groups.value, dtype=np.float64)
+        self.patch_fires += np.bincount(pools.owner, minlength=n_neurons)
+        squares = np.square(pools.value, dtype=np.float64)
         for kept, owner, terms in (
             (self.score_total, groups.neuron, scores),
             (self.score_square, groups.neuron, scores * scores),
-            (self.active_total, groups.neuron, groups.total),
-            (self.active_square, groups.owner, squares),
+            (self.active_total, groups.neuron, pools.totals[groups.cell]),
+            (self.active_square, pools.owner, squares),
         ):
             kept.add(everyone, np.bincount(owner, weights=terms, minlength=n_neurons))
         self._raise(self.peak, groups.neuron, groups.score)
-        self._raise(self.active_peak, groups.owner, groups.value)
+        self._raise(self.active_peak, pools.owner, pools.value)
         np.add.at(self.score_histogram.reshape(-1), groups.neuron * BINS + bins_of(groups.score), 1)
-        np.add.at(self.active_histogram.reshape(-1), groups.owner * BINS + bins_of(groups.value), 1)
+        np.add.at(self.active_histogram.reshape(-1), pools.owner * BINS + bins_of(pools.value), 1)
         self.in_top += np.bincount(groups.neuron[self._highest(groups, len(fvu))], minlength=n_neurons)
 
     @staticmethod

@@ -23,7 +23,7 @@ from stage_maker import (
 
 from index.stage import intervals
 from index.stage.arena import Arena
-from index.stage.codes import gather, runs_of, spans
+from index.stage.codes import all_groups, beating, pool, runs_of, select, spans
 from index.stage.intervals import INTERVALS, mix
 from index.stage.places import Places
 from index.stage.state import BuildState, merge_states
@@ -213,17 +213,29 @@ def test_spans_are_concatenated_ranges(runs: list[tuple[int, int]]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(ACTIVATIONS)
 def test_groups_hold_each_neurons_entries_of_each_image(dense: np.ndarray) -> None:
-    groups = gather(codes_of(dense), dense.shape[2], "mean")
+    pools = pool(codes_of(dense), dense.shape[2], "mean")
+    groups = all_groups(pools)
     pairs = sorted(zip(*np.nonzero(dense.any(axis=1).T), strict=True))
     assert list(zip(groups.neuron, groups.image, strict=True)) == pairs
-    np.testing.assert_array_equal(groups.total, [dense[i, :, f].sum(dtype=np.float64) for f, i in pairs])
+    totals = [dense[i, :, f].sum(dtype=np.float64) for f, i in pairs]
+    np.testing.assert_array_equal(pools.totals[groups.cell], totals)
     for which in (np.arange(len(pairs))[::2], np.arange(len(pairs))[1::3]):
-        runs = runs_of(groups, which, dense.shape[2])
+        runs = runs_of(pools, select(groups, which))
         for i, (neuron, image) in enumerate(pairs[g] for g in which):
             mine, true = slice(runs.starts[i], runs.ends[i]), dense[image, :, neuron]
             assert runs.image[i] == image and runs.score[i] == groups.score[which[i]]
             assert runs.token[mine].tolist() == np.flatnonzero(true).tolist()
             assert runs.value[mine].tolist() == true[true > 0].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ACTIVATIONS, st.sampled_from(["mean", "max"]))
+def test_no_group_that_reaches_the_bar_is_passed_over(dense: np.ndarray, how: str) -> None:
+    pools, scores = pool(codes_of(dense), dense.shape[2], how), scores_of(dense, how)
+    for least in (np.zeros(5, np.float32), scores.max(axis=0), np.median(scores, axis=0)):
+        found = beating(pools, least)
+        reached = {(int(f), int(i)) for i, f in np.argwhere((scores >= least) & (scores > 0))}
+        assert reached <= set(zip(found.neuron.tolist(), found.image.tolist(), strict=True))
 
 
 def test_scores_that_vanish_in_float32_hold_no_place() -> None:

@@ -20,7 +20,7 @@ from stage_maker import (
 
 from explorer.errors import ExplorerError
 from explorer.store import histogram
-from index.stage.codes import gather
+from index.stage.codes import all_groups, pool
 from index.stage.sample import PATCHES, chosen_patches, sampled
 from index.stage.statistics import Highest
 from index.stage.sums import ExactSum
@@ -100,7 +100,7 @@ def test_highest_takes_the_lower_neuron_of_equals(seeds: list[int], n_neurons: i
     for seed in seeds:
         rng = np.random.default_rng(seed)
         dense = rng.integers(0, 4, size=(5, 1, n_neurons)).astype(np.float32) * 10.0 ** rng.integers(-2, 3)
-        groups = gather(codes_of(dense), dense.shape[2], "mean")
+        groups = all_groups(pool(codes_of(dense), dense.shape[2], "mean"))
         got = sorted((int(groups.image[g]), int(groups.neuron[g])) for g in highest(groups, 5))
         expected = []
         for image, column in enumerate(dense[:, 0]):
