@@ -173,6 +173,11 @@ def test_vectors_that_do_not_fit_are_refused(plain: Store, tmp_path: Path) -> No
         write_centroids(tmp_path / "c.faiss", np.ones((3, 4), dtype=np.float32), good)
 
 
+def test_vectors_stay_on_the_disk(plain: Store) -> None:
+    assert not plain._directions._index.codes.is_owned
+    assert not plain._centroids._flat.codes.is_owned
+
+
 def test_a_vector_without_direction_is_similar_to_none(plain: Store) -> None:
     assert [match.value for match in plain.by_patch(some_b_dec(), 3)] == [0, 0, 0]
 
