@@ -72,8 +72,8 @@ class Statistics:
         return int(self.images)
 
     def take(self, pools: Pools, groups: Groups, fvu: np.ndarray) -> None:
-        """Take in a chunk, and all its groups. fvu [b]: of each image, the fraction of variance that the SAE leaves
-        unexplained."""
+        """Take in a chunk and all its groups. fvu [b]: the share of each image's variance that the SAE
+        leaves unexplained."""
         self.images += len(fvu)
         place = np.floor((np.log2(np.maximum(fvu, 2.0**-40)) - _FVU_LOWEST) * _FVU_PER_OCTAVE)
         self.fvu += np.bincount(np.clip(place, 0, _FVU_BINS - 1).astype(np.int64), minlength=_FVU_BINS)
