@@ -46,7 +46,12 @@ def test_index_open_look_ask_edit(tiny_lvlm_folder: Path, tmp_path: Path) -> Non
     indexed = [session.look(path).fvu for path in sorted(pictures.iterdir())]
     least, most = np.argmin(indexed), max(indexed)
     assert session.familiar(session.look(pictures / f"{least}.png"))
-    assert session.store.manifest.fvu_quantile(0.995) <= most + 1e-6
+    assert most * (1 - 1e-5) <= session.store.manifest.fvu_quantile(0.995) <= most * 1.006
+    session.store.verify()
+    found = session.by_picture(view, 64)
+    assert {activation.neuron for activation in found} <= set(range(64)) and found[0].value <= 1 + 1e-6
+    session.set_note(strongest.neuron, "my own name")
+    assert session.search("own na")[0][:3] == (strongest.neuron, "my own name", True)
 
     plain = session.answer(view, max_new_tokens=8)
     assert plain == session.lvlm.answer_plain(view.image, session.lvlm.default_prompt, 8)
