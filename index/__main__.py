@@ -60,9 +60,13 @@ def _parser(wanted: str | None) -> argparse.ArgumentParser:
             commands.add_parser(name, help=help_line)
             continue
         loaded = _load(module)
-        about = getattr(loaded, "DESCRIPTION", help_line), getattr(loaded, "EPILOG", None)
         command = commands.add_parser(
-            name, help=help_line, description=about[0], epilog=about[1], formatter_class=plain
+            name,
+            help=help_line,
+            description=getattr(loaded, "DESCRIPTION", help_line),
+            epilog=getattr(loaded, "EPILOG", None),
+            usage=getattr(loaded, "USAGE", None),
+            formatter_class=plain,
         )
         loaded.add_arguments(command)
     return parser

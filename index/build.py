@@ -81,7 +81,7 @@ class Summary(NamedTuple):
 
     folder: the store or the part; merged: what the store holds, None for a part; skipped: all pictures that
     could not be read; n_images: how many were indexed; fresh: pictures done in this run, the skipped ones
-    among them; seconds: its duration.
+    among them; seconds: what they took; finishing: seconds for the store after that.
     """
 
     folder: Path
@@ -90,6 +90,7 @@ class Summary(NamedTuple):
     n_images: int
     fresh: int
     seconds: float
+    finishing: float
 
 
 def build(
@@ -113,15 +114,22 @@ def build(
     facts = source_facts(source)
     pins = make_pins(config, source, facts, lvlm, sae, block)
     with open_work(work_folder(config.out, config.shard), pins, facts, config.restart) as work:
-        before, skipped = _run_part(work, config, source, lvlm, sae, seen, stop or StopRequests(), tell)
+        run = _run_part(work, config, source, lvlm, sae, seen, stop or StopRequests(), tell)
+        finished = time.monotonic()
         merged = None
         if config.shard is None:
             merged = merge_works([work], config.out, sae, lvlm if config.words else None, tell)
             work.remove()
     images = images_of(pins, len(chunks_of(pins)))
-    folder = config.out if config.shard is None else work.folder
-    seconds = time.monotonic() - started
-    return Summary(folder, merged, skipped, images - len(skipped), images - before, seconds)
+    return Summary(
+        folder=config.out if config.shard is None else work.folder,
+        merged=merged,
+        skipped=run.skipped,
+        n_images=images - len(run.skipped),
+        fresh=images - run.before,
+        seconds=finished - started,
+        finishing=time.monotonic() - finished,
+    )
 
 
 class _Run(NamedTuple):

@@ -50,7 +50,8 @@ class VerifyConfig:
 
 class Drift(NamedTuple):
     """How far one exemplar is off: score as a share of the stored one, map in steps of 1/255 of its peak
-    where the neuron fires both times; flips: patches where it fires only one time, by more than a step."""
+    where the neuron fires both times; flips: patches where it fires only one time, by more than a step, of
+    the `firing` ones where it fires at all."""
 
     neuron: int
     rank: int
@@ -58,6 +59,7 @@ class Drift(NamedTuple):
     score: float
     steps: float
     flips: int
+    firing: int
 
 
 class Lost(NamedTuple):
@@ -79,8 +81,12 @@ class Report:
     @property
     def failed(self) -> list[Drift]:
         """The exemplars that are further off than rounding explains."""
-        most = STEPS_OFF + self.tolerance * STEPS
-        return [drift for drift in self.drifts if not (drift.score <= self.tolerance and drift.steps <= most)]
+        return [drift for drift in self.drifts if not self._passes(drift)]
+
+    def _passes(self, drift: Drift) -> bool:
+        """Whether rounding explains it. At its threshold a neuron may flip on a few patches."""
+        alike = drift.steps <= STEPS_OFF + self.tolerance * STEPS
+        return drift.score <= self.tolerance and alike and drift.flips <= 1 + drift.firing // 10
 
     @property
     def passed(self) -> bool:
@@ -155,9 +161,11 @@ def _drift(exemplar: Exemplar, store: Store, alone: _Alone) -> Drift:
     stored = exemplar.patch_map.reshape(-1).astype(np.float64)
     where = exemplar.neuron, exemplar.rank, exemplar.image_id
     if stored.shape != values.shape or not stored.any():
-        return Drift(*where, np.inf, np.inf, len(values))
+        return Drift(*where, np.inf, np.inf, len(values), 0)
     step = stored.max() / STEPS
     both = (stored > 0) & (values > 0)
     flips = (np.maximum(stored, values) > step) & ~both
     off = np.abs(values - stored)[both].max(initial=0.0) / step
-    return Drift(*where, float(abs(score - exemplar.score) / exemplar.score), float(off), int(flips.sum()))
+    share = abs(score - exemplar.score) / exemplar.score
+    firing = np.count_nonzero((stored > 0) | (values > 0))
+    return Drift(*where, float(share), float(off), int(flips.sum()), firing)

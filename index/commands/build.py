@@ -19,6 +19,7 @@ DESCRIPTION = (
     "Progress is saved every few\nminutes: after an interruption of any kind, run the same command again "
     "to go on."
 )
+USAGE = "python -m index build (--images DIR | --scenes N | ...) --out STORE [options]"
 EPILOG = f"""examples:
   the embedded model on 4000 drawn scenes:
     python -m index build --scenes 4000 --out stores/embedded
@@ -152,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
             bar.update(progress.done - bar.n)
 
         def tell(words: str) -> None:
+            if bar.n == bar.total:
+                bar.close()
             if not args.quiet:
                 tqdm.write(words, file=sys.stderr)
 
@@ -170,7 +173,8 @@ def describe(summary: Summary, args: argparse.Namespace) -> str:
     total = summary.n_images + len(summary.skipped)
     rate = summary.fresh / max(summary.seconds, 1e-9)
     took = f"{summary.fresh:,} pictures in {common.time_words(summary.seconds)} ({rate:,.0f} images/s)"
-    lines = [took if summary.fresh else "nothing was left to read"]
+    took += f", and {common.time_words(summary.finishing)} for the store" * (summary.merged is not None)
+    lines = [took if summary.fresh else "no picture was left to read"]
     lines += common.skipped_words(summary.skipped, total)
     if summary.merged is not None:
         return "\n".join(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXIT_CODES = (
-    "exit codes: 0 done, 1 an error in plain words, 2 wrong usage, 130 stopped by Ctrl-C, "
-    "143 stopped by SIGTERM"
+    "exit codes: 0 done, 1 an error in plain words, 2 wrong usage,\n"
+    "            130 stopped by Ctrl-C, 143 stopped by SIGTERM"
 )
 SHOWN = 5
 """How many skipped pictures a summary names."""

@@ -25,7 +25,7 @@ EPILOG = f"""examples:
   only the files and tables, without a model:
     python -m index verify stores/mine --no-model
 
-{common.EXIT_CODES} (FAIL exits with 1)
+{common.EXIT_CODES}; FAIL exits with 1
 """
 
 

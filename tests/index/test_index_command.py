@@ -1,16 +1,28 @@
-"""The command line: exit codes, messages in one line, and a whole build through the real door."""
+"""The command line: a whole build through the real door, exit codes, messages in one line, help."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from fake_site import contents
 from PIL import Image
 
 from explorer.sae import SAE, ActivationRule
 from explorer.store import Store
 from index import __main__ as command
+from index.commands import common
+from index.work import locked, work_folder
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("build", "merge", "verify", "stats", "label", "train-sae")
 
 
 @pytest.fixture(scope="module")
@@ -23,30 +35,94 @@ def sae_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_builds_from_scenes_and_from_a_folder(
-    tmp_path: Path, tiny_lvlm_folder: Path, sae_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    site = ["--model", str(tiny_lvlm_folder), "--sae", str(sae_file), "--device", "cpu"]
-    code = command.main(["build", "--scenes", "6", "--limit", "5", "--out", str(tmp_path / "s"), *site])
-    printed = capsys.readouterr()
-    assert code == 0
-    assert "5 images in" in printed.out
-    assert "5/5" in printed.err
-    store = Store.open(tmp_path / "s")
-    assert (store.manifest.n_images, store.manifest.rows, store.manifest.block) == (5, 4, 2)
-    assert any(store.exemplars(neuron) for neuron in range(20))
+@pytest.fixture(scope="module")
+def site(tiny_lvlm_folder: Path, sae_file: Path) -> list[str]:
+    return ["--model", str(tiny_lvlm_folder), "--sae", str(sae_file), "--device", "cpu"]
 
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    Image.effect_noise((60, 40), 80).save(photos / "a.png")
-    (photos / "bad.png").write_text("no")
-    args = ["build", "--images", str(photos), "--out", str(tmp_path / "s"), "--store-score", "max", "--quiet"]
-    assert command.main([*args, *site]) == 0
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ImageNet's layout, with a broken file."""
+    folder = tmp_path_factory.mktemp("classes")
+    for wnid in ("n01440764", "n02084071"):
+        (folder / wnid).mkdir()
+        for i in range(6):
+            Image.effect_noise((60, 40), 20 + 20 * i).save(folder / wnid / f"{i}.png")
+    (folder / "n02084071" / "bad.png").write_text("no")
+    return folder
+
+
+def call(*words: str | Path) -> int:
+    """Run a command in this process."""
+    return command.main([str(word) for word in words])
+
+
+def test_from_class_folders_to_a_labelled_store(
+    tmp_path: Path, classes: Path, site: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """build in parts, merge, stats, verify, label."""
+    source = ["--imagenet", classes, *site, "--batch", "3", "--workers", "0"]
+    for part in ("2/2", "1/2"):
+        assert call("build", *source, "--shard", part, "--out", tmp_path / "parts") == 0
     printed = capsys.readouterr()
-    assert "1 could not be read" in printed.out
-    assert "bad.png:" in printed.out
-    assert "img/s" not in printed.err
-    assert Store.open(tmp_path / "s").manifest.score == "max"
+    assert "part-0001-of-0002: part 1 of 2 is complete, 7 pictures" in printed.out
+    assert f"python -m index merge {tmp_path / 'parts'} --out STORE" in printed.out
+    assert "7/7" in printed.err
+    assert call("build", *source, "--shard", "2/2", "--out", tmp_path / "parts") == 0
+    assert "no picture was left to read" in capsys.readouterr().out
+    sae = site[2:4]
+    assert call("merge", tmp_path / "parts", *sae, "--out", tmp_path / "s") == 0
+    printed = capsys.readouterr()
+    assert "merged 2 parts" in printed.out and "1 of 13 pictures could not be read" in printed.out
+    assert "bad.png:" in printed.out and "12 images, 20 neurons" in printed.out
+    store = tmp_path / "s"
+    assert call("stats", store, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["manifest"]["n_images"] == 12 and sum(figures["classes"].values()) == 20
+    assert {table["table"] for table in figures["tables"]} >= {"images", "exemplars", "texts"}
+    assert figures["skipped"][0]["number"] == 1
+    assert call("verify", store, *site, "--quiet") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("PASS")
+
+    (tmp_path / "names.txt").write_text("n01440764 tench\nn02084071 dog\n")
+    Store.open(store).set_note(1, "mine", "kept")
+    assert call("label", store, *site, "--class-names", tmp_path / "names.txt") == 0
+    assert "2 classes have another name" in capsys.readouterr().out
+    opened = Store.open(store)
+    opened.verify()
+    assert {label.label for n in range(20) for label in opened.labels(n)} <= {"tench", "dog"}
+    assert {label for n in range(20) for e in opened.exemplars(n) for label in e.labels} == {"tench", "dog"}
+    assert any(opened.words(n) for n in range(20))
+    note = opened.note(1)
+    assert note is not None and note.name == "mine"
+    word = next(word.word for n in range(20) for word in opened.words(n))
+    assert opened.search(word)
+    assert call("stats", store, "--always-share", "0.5") == 0
+    text = capsys.readouterr().out
+    assert "in the top-20 of at least 50% of the images" in text and "neuron_words" in text
+
+
+def test_one_build_is_the_merge_of_its_parts(
+    tmp_path: Path, classes: Path, site: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ["--images", classes, *site, "--batch", "3", "--limit", "11", "--store-score", "max", "--quiet"]
+    assert call("build", *source, "--out", tmp_path / "one") == 0
+    printed = capsys.readouterr()
+    assert "11 pictures in" in printed.out and "img/s" not in printed.err
+    assert f"python app.py --store {tmp_path / 'one'}" in printed.out
+    for part in ("1/3", "2/3", "3/3"):
+        assert call("build", *source, "--shard", part, "--out", tmp_path / "parts") == 0
+    assert call("merge", tmp_path / "parts", *site, "--words", "--out", tmp_path / "two", "--quiet") == 0
+    rows = contents(tmp_path / "one")
+    assert rows == contents(tmp_path / "two")
+    assert rows["neuron_words"] and Store.open(tmp_path / "one").manifest.score == "max"
+    assert call("label", tmp_path / "one", *site, "--quiet") == 0
+    again = contents(tmp_path / "one")
+    assert again["neuron_words"] and {**again, "neuron_words": 0, "texts": 0} == {
+        **rows,
+        "neuron_words": 0,
+        "texts": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -59,6 +135,15 @@ def test_builds_from_scenes_and_from_a_folder(
         ["build", "--scenes", "0", "--out", "x"],
         ["build", "--scenes", "1", "--images", "y", "--out", "x"],
         ["build", "--scenes", "1", "--out", "x", "--score", "median"],
+        ["build", "--scenes", "1", "--out", "x", "--shard", "3/2"],
+        ["build", "--scenes", "1", "--out", "x", "--shard", "half"],
+        ["build", "--scenes", "1", "--out", "x", "--workers", "-1"],
+        ["merge", "--out", "x"],
+        ["merge", "parts"],
+        ["verify"],
+        ["verify", "x", "--samples", "0"],
+        ["stats", "x", "--always-share", "90"],
+        ["label"],
     ],
 )
 def test_wrong_usage_exits_with_2(args: list[str]) -> None:
@@ -70,32 +155,90 @@ def test_wrong_usage_exits_with_2(args: list[str]) -> None:
 def test_errors_are_one_line_and_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "dear.txt").touch()
     for args in (
-        ["--images", str(tmp_path / "nowhere"), "--out", str(tmp_path / "s")],
-        ["--scenes", "1", "--out", str(tmp_path)],
-        ["--scenes", "1", "--out", str(tmp_path / "s"), "--sae", str(tmp_path / "no.safetensors")],
+        ["build", "--images", tmp_path / "nowhere", "--out", tmp_path / "s"],
+        ["build", "--scenes", "1", "--out", tmp_path],
+        ["build", "--scenes", "1", "--out", tmp_path / "s", "--sae", tmp_path / "no.safetensors"],
+        ["build", "--scenes", "1", "--seed", "1", "--spread", "--out", tmp_path / "s"],
+        ["merge", tmp_path / "nowhere", "--out", tmp_path / "s"],
+        ["merge", tmp_path, "--out", tmp_path / "s"],
+        ["verify", tmp_path / "nowhere"],
+        ["stats", tmp_path],
+        ["label", tmp_path / "nowhere"],
+        ["label", tmp_path / "nowhere", "--no-words"],
     ):
-        assert command.main(["build", *args]) == 1
+        assert call(*args) == 1
         text = capsys.readouterr().err
-        assert text.startswith("error: ")
-        assert text.count("\n") == 1
+        assert text.startswith("error: ") and text.count("\n") == 1, text
     assert [path.name for path in tmp_path.iterdir()] == ["dear.txt"]
 
 
-def test_an_interrupt_exits_with_130(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_store_that_is_being_built_is_left_alone(
+    tmp_path: Path, classes: Path, site: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    args = ["--images", classes, *site, "--quiet", "--no-words", "--out", tmp_path / "s"]
+    assert call("build", *args) == 0
+    capsys.readouterr()
+    with locked(work_folder(tmp_path / "s", None)):
+        for words in (["build", *args], ["label", tmp_path / "s", *site, "--quiet"]):
+            assert call(*words) == 1
+            assert f"another build (process {os.getpid()} on " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_a_real_build_that_goes_on(tmp_path: Path, number: int, code: int) -> None:
+    args = [sys.executable, "-m", "index", "build", "--scenes", "60", "--out", str(tmp_path / "s")]
+    args += ["--batch", "2", "--no-words", "--device", "cpu"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(args, cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
+        assert run.stderr is not None
+        seen = b""
+        while b"2/60" not in seen:
+            seen += os.read(run.stderr.fileno(), 4096)
+        run.send_signal(number)
+        rest = run.stderr.read().decode()
+        assert run.wait() == code
+    assert "stopped; the progress is saved. Run the same command again to go on" in rest
+    assert [path.name for path in tmp_path.iterdir()] == [".s.building"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_outside_the_pass_end_cleanly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    from index.commands import build
+
     def interrupted(args: object) -> int:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+        return 0
 
-    monkeypatch.setattr(command, "_build", interrupted)
-    assert command.main(["build", "--scenes", "1", "--out", "x"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(build, "run", interrupted)
+    assert call("build", "--scenes", "1", "--out", "x") == code
+    assert "nothing was published" in capsys.readouterr().err
 
 
-def test_help_names_both_commands(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main([name, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    if name != "train-sae":
+        assert f"python -m index {name} " in text and "exit codes: 0 done" in text
+    assert max(map(len, text.splitlines())) < 120
+
+
+def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         command.main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert "build" in text
-    assert "train-sae" in text
+    assert all(name in text for name in COMMANDS) and "130 stopped by Ctrl-C" in text
+
+
+def test_sizes_times_and_workers_are_plain() -> None:
+    assert common.size_words(12) == "12 bytes" and common.size_words(3 * 2**30) == "3.0 GiB"
+    assert common.time_words(7.25) == "7.2 s" and common.time_words(3600) == "60 min"
+    assert common.time_words(86400) == "24.0 h"
+    assert 0 <= common.default_workers() <= 4
