@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from pathlib import Path
 
@@ -345,6 +346,25 @@ def test_a_failed_build_leaves_the_old_store(tmp_path: Path) -> None:
             raise failure
     with pytest.raises(StoreError, match="ended without a manifest"), atomic(target) as work:
         (work / "index.sqlite").touch()
+    assert Store.open(target).manifest.source == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize("limit", [0, 1_000, 20_000, 150_000])
+def test_a_full_disk_is_said_and_leaves_the_old_store(tmp_path: Path, limit: int) -> None:
+    target = make_store(tmp_path / "s", source="old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(StoreError, match="cannot write"), atomic(target) as work:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with StoreWriter(work) as writer:
+                for part in range(20):
+                    writer.add_skipped((f"{part} {n}", "x" * 200, "y") for n in range(50))
+                writer.add_directions(np.ones((400, 128)))
+                fill(writer)
+                writer.finish(some_manifest())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert Store.open(target).manifest.source == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
