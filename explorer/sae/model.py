@@ -55,6 +55,11 @@ class ActivationRule:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < (self.kind == "topk"):
             raise SAEError(f"k = {self.k!r} does not fit the activation rule {self.kind!r}")
 
+    @property
+    def bar(self) -> float:
+        """What a value must exceed to be an activation: the threshold of "jumprelu", else 0."""
+        return max(self.threshold, 0.0) if self.kind == "jumprelu" else 0.0
+
     def __call__(self, p: Tensor) -> Tensor:
         """Activations [..., F] of the pre-activations [..., F]."""
         z = torch.relu(p)
@@ -197,8 +202,10 @@ class SAE(nn.Module):
         rows = max(1, chunk // self.n_neurons)
         parts = []
         for start in range(0, len(x), rows):
-            z = self.encode(x[start : start + rows], dtype=dtype)
-            token, neuron = z.nonzero(as_tuple=True)
+            z = self.preactivations(x[start : start + rows], dtype)
+            if self.rule.kind == "topk":
+                z = self.rule(z)
+            token, neuron = (z > self.rule.bar).nonzero(as_tuple=True)
             parts.append(SparseCodes(token + start, neuron, z[token, neuron]))
         if len(parts) == 1:
             return parts[0]
