@@ -65,9 +65,7 @@ def run(
         found = []
         for turn in range(turns):
             chunks = range(turn, chunk_count(len(source), batch), turns)
-            config = BuildConfig(
-                parts, batch=batch, shard=Shard(turn + 1, turns), dtype=dtype, device=device, words="none"
-            )
+            config = BuildConfig(parts, batch=batch, shard=Shard(turn + 1, turns), dtype=dtype, device=device)
             seen: list[Progress] = []
             bare = _timed(lambda c=chunks: _bare(source, lvlm, sae, block, c, batch, encode))
             took = _timed(lambda c=config, s=seen: build(c, source, lvlm, sae, s.append))
