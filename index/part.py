@@ -1,7 +1,7 @@
 """One part of a build: chunk after chunk from the source into the state, saved every few minutes.
 
-The state's work on a chunk runs on a thread of its own while the next chunk is on the device; chunks are
-taken in order. Knows the pass; nothing of merging or of the store.
+Beside a GPU the state's work on a chunk runs on a thread of its own while the next chunk is on the device;
+on the CPU, where both want the same cores, they take turns. Chunks are taken in order. Knows the pass; nothing of merging or of the store.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class Part:
         disk the last checkpoint stands.
         """
         seen(self.progress)
+        beside = self._work.pins.device != "cpu"
         with ThreadPoolExecutor(1, thread_name_prefix="state") as pool:
             job: Future[None] | None = None
             try:
@@ -128,6 +129,8 @@ class Part:
                         job.result()
                         seen(self.progress)
                     job = pool.submit(self._take, encoded)
+                    if not beside:
+                        wait([job])
                     if stop.asked():
                         break
                 if job is not None:
