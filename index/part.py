@@ -1,7 +1,8 @@
 """One part of a build: chunk after chunk from the source into the state, saved every few minutes.
 
 Beside a GPU the state's work on a chunk runs on a thread of its own while the next chunk is on the device;
-on the CPU, where both want the same cores, they take turns. Chunks are taken in order. Knows the pass; nothing of merging or of the store.
+on the CPU, where both want the same cores, they take turns. Chunks are taken in order. Knows the pass;
+nothing of merging or of the store.
 """
 
 from __future__ import annotations
