@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import shutil
 import signal
 import socket
 import threading
@@ -19,7 +18,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +32,7 @@ from index.build import BuildConfig, Summary, build
 from index.loading import chunk_count
 from index.merge import merge
 from index.part import Progress
+from index.parts import earlier_parts, parts_folder, remove_parts
 from index.sources.base import Source
 from index.stopping import StopRequests
 from index.work import Shard, locked, work_folder
@@ -78,32 +77,36 @@ class ClusterConfig:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ExplorerError(f"{name} {value} is too small; use 1 or more")
         if self.gpus < 0 or (self.gpus > 1 and not float(self.gpus).is_integer()):
-            raise ExplorerError(
-                f"{self.gpus} GPUs per actor will not do; use 0, a fraction such as 0.5, or 1"
-            )
+            raise ExplorerError(f"{self.gpus} GPUs per actor will not do; use 0, 0.5 or 1, for instance")
 
 
 class BuiltPart(NamedTuple):
     """What an actor tells of a part: one row of Ray's data.
 
     images: read, the skipped ones among them; fresh: those of this run; kind, error: of the ExplorerError
-    that ended it, empty when it is complete; host: where.
+    that ended it, empty when it is complete; host: where; heir: whether its actor has just replaced one that
+    died.
     """
 
     part: int
-    folder: str
     images: int = 0
     skipped: int = 0
     fresh: int = 0
-    seconds: float = 0.0
     kind: str = ""
     error: str = ""
     host: str = ""
+    heir: bool = False
 
 
-def parts_folder(out: Path) -> Path:
-    """Where the parts are built: hidden beside the store, on a disk that all machines share."""
-    return out.absolute().parent / f".{out.absolute().name}.parts"
+class _Job(NamedTuple):
+    """What Ray is to do. config: of every part, but for its shard; gpus: of each actor."""
+
+    config: BuildConfig
+    n_parts: int
+    actors: int
+    gpus: float
+    source: Source
+    open_site: Callable[[], Site]
 
 
 def build_on_cluster(
@@ -118,33 +121,41 @@ def build_on_cluster(
     """Build a store on a cluster; its rows are those of a plain build.
 
     config: of the whole build (no shard). source: opened once, and sent to the actors. open_site: called once
-    in each actor; open_here: called in this process for the merge; both must be picklable by name. seen:
-    hears of every finished part; tell: of what is being done. Whatever ends the build, finished parts and
-    checkpoints stay, and the next call goes on from them. Raises ExplorerError as `index.build.build` does,
-    and when Ray is missing, cannot be joined, has no room, or loses a part's process time and again.
+    in each actor; open_here: called in this process for the merge. seen: hears of every finished part; tell:
+    of what is being done. Whatever ends the build, finished parts and checkpoints stay, and the next call
+    goes on from them. Raises ExplorerError as `index.build.build` does, and when Ray is missing, cannot be
+    joined, has no room, or loses the process of a part time and again.
     """
     started = time.monotonic()
     check_target(config.out)
-    ray = _import_ray()
+    ray = _import_ray(alone=cluster.address is None)
     folder = parts_folder(config.out)
     with locked(folder):
         if config.restart:
-            _remove_parts(folder)
-        found = _parts_of(folder, cluster.parts)
-        job = replace(config, out=folder, restart=False, words=False)
+            remove_parts(folder)
+        n_parts = earlier_parts(folder, cluster.parts)
+        part = replace(config, out=folder, restart=False, words=False)
         with _joined(ray, cluster.address):
             actors = _actors(ray, cluster, 1 + config.workers, tell)
-            chunks = chunk_count(len(source), config.batch)
-            n_parts = found or min(cluster.parts or PARTS_PER_ACTOR * actors, chunks)
-            tell(f"{n_parts} parts, {min(actors, n_parts)} at a time, in {folder}")
-            rows = _run(ray, job, cluster.gpus, min(actors, n_parts), n_parts, source, open_site, seen)
+            wanted = cluster.parts or PARTS_PER_ACTOR * actors
+            n_parts = n_parts or min(wanted, chunk_count(len(source), config.batch))
+            actors = min(actors, n_parts)
+            tell(f"{n_parts} parts, {actors} at a time, in {folder}")
+            done = _run(ray, _Job(part, n_parts, actors, cluster.gpus, source, open_site), seen, tell)
+        finished = time.monotonic()
         site = open_here()
-        paths = [work_folder(folder, Shard(row.part, n_parts)) for row in rows]
+        paths = [work_folder(folder, Shard(number + 1, n_parts)) for number in range(n_parts)]
         merged = merge(paths, config.out, site.sae, site.lvlm if config.words else None, tell)
-        _remove_parts(folder)
-    read, fresh = sum(row.images for row in rows), sum(row.fresh for row in rows)
-    seconds = time.monotonic() - started
-    return Summary(config.out, merged, merged.skipped, read - len(merged.skipped), fresh, seconds)
+        remove_parts(folder)
+    return Summary(
+        folder=config.out,
+        merged=merged,
+        skipped=merged.skipped,
+        n_images=merged.manifest.n_images,
+        fresh=sum(row.fresh for row in done),
+        seconds=finished - started,
+        finishing=time.monotonic() - finished,
+    )
 
 
 class PartBuilder:
@@ -154,30 +165,29 @@ class PartBuilder:
         self, config: BuildConfig, n_parts: int, source: ray.ObjectRef, open_site: Callable[[], Site]
     ) -> None:
         self._config, self._n_parts, self._open_site = config, n_parts, open_site
-        self._source: Source = pickle.loads(_import_ray().get(source))
+        ray = _import_ray()
+        self._source: Source = pickle.loads(ray.get(source))
+        self._heir = bool(ray.get_runtime_context().was_current_actor_reconstructed)
         self._site: Site | None = None
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Build the part of a batch of one; errors for people travel as values, which keeps their words."""
-        shard = Shard(int(batch["part"][0]), self._n_parts)
-        folder = work_folder(self._config.out, shard)
-        host = socket.gethostname()
+        row = BuiltPart(int(batch["part"][0]), host=socket.gethostname(), heir=self._heir)
+        self._heir = False
         try:
-            summary = self._build(replace(self._config, shard=shard))
+            done = self._build(replace(self._config, shard=Shard(row.part, self._n_parts)))
         except ExplorerError as error:
-            row = BuiltPart(shard.index, str(folder), kind=type(error).__name__, error=str(error), host=host)
+            row = row._replace(kind=type(error).__name__, error=str(error))
         else:
-            images, skipped = summary.n_images + len(summary.skipped), len(summary.skipped)
-            row = BuiltPart(
-                shard.index, str(folder), images, skipped, summary.fresh, summary.seconds, host=host
-            )
+            skipped = len(done.skipped)
+            row = row._replace(images=done.n_images + skipped, skipped=skipped, fresh=done.fresh)
         return {name: [value] for name, value in row._asdict().items()}
 
     def _build(self, config: BuildConfig) -> Summary:
         """Build a part, after whoever died over it has let go of its folder."""
         if self._site is None:
             self._site = self._open_site()
-        lvlm, sae = self._site.lvlm, self._site.sae
+        lvlm, sae = self._site
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -197,55 +207,65 @@ class _Deaf(StopRequests):
 
 
 def _run(
-    ray: ModuleType,
-    config: BuildConfig,
-    gpus: float,
-    actors: int,
-    n_parts: int,
-    source: Source,
-    open_site: Callable[[], Site],
-    seen: Callable[[Progress], None],
+    ray: ModuleType, job: _Job, seen: Callable[[Progress], None], tell: Callable[[str], None]
 ) -> list[BuiltPart]:
-    """Build all parts; one row for each, by number. Raises the first error."""
-    source.list_hash()  # remembered by the source: once here, not once per actor
-    sent = ray.put(pickle.dumps(source))
-    needs = {"num_gpus": gpus} if gpus else {"num_cpus": 1 + config.workers}
-    rows = ray.data.from_items([{"part": n} for n in range(1, n_parts + 1)], override_num_blocks=n_parts)
-    with warnings.catch_warnings():  # its own default, no end of retries, would run out of memory for ever
+    """Build all parts; a row for each. Raises the first error."""
+    job.source.list_hash()  # which the source remembers: found here once, not in every actor
+    sent = ray.put(ray.cloudpickle.dumps(job.source))
+    needs = {"num_gpus": job.gpus} if job.gpus else {"num_cpus": 1 + job.config.workers}
+    numbers = [{"part": number + 1} for number in range(job.n_parts)]
+    rows = ray.data.from_items(numbers, override_num_blocks=job.n_parts)
+    with warnings.catch_warnings():  # unless told, Ray Data would try a part that kills its process for ever
         warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
         rows = rows.map_batches(
             PartBuilder,
             batch_size=1,
             batch_format="numpy",
-            compute=ray.data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
-            fn_constructor_args=(config, n_parts, sent, open_site),
+            compute=ray.data.ActorPoolStrategy(size=job.actors, max_tasks_in_flight_per_actor=1),
+            fn_constructor_args=(job.config, job.n_parts, sent, job.open_site),
             max_restarts=-1,
             max_task_retries=TRIES_AGAIN,
             **needs,
         )
     done: list[BuiltPart] = []
-    seen(Progress(0, len(source), 0))
+    seen(Progress(0, len(job.source), 0))
+    for row in _arriving(ray, rows):
+        if row.heir:
+            tell(f"a process has died; another one did part {row.part}, on {row.host}")
+        if row.error:
+            kind = getattr(errors, row.kind, ExplorerError)
+            raise kind(f"{row.error} (part {row.part} of {job.n_parts}, on {row.host})")
+        done.append(row)
+        images, skipped = sum(row.images for row in done), sum(row.skipped for row in done)
+        seen(Progress(images, len(job.source), skipped))
+    return done
+
+
+def _arriving(ray: ModuleType, rows: ray.data.Dataset) -> Iterator[BuiltPart]:
+    """The rows, each as soon as it is there. Raises ExplorerError when Ray gives up."""
     try:
         for values in rows.iter_rows():
-            row = BuiltPart(**values)
-            if row.error:
-                kind = getattr(errors, row.kind, ExplorerError)
-                raise kind(f"{row.error} (part {row.part} of {n_parts}, on {row.host})")
-            done.append(row)
-            seen(Progress(sum(r.images for r in done), len(source), sum(r.skipped for r in done)))
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+            yield BuiltPart(**values)
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.UserCodeException):
+            raise  # a mistake in this program, with its trace
         raise ExplorerError(
-            f"a process of the cluster died {TRIES_AGAIN + 1} times over one part, or all its machines are "
-            f"gone ({_first_line(error)}); most often memory is short: use fewer --actors. Run the same "
-            "command again to go on from what is finished"
+            f"the cluster cannot go on: {_gist(error)}. A part whose process dies is tried {TRIES_AGAIN} "
+            "times more; most often memory is short: use fewer --actors. All machines must also have this "
+            "program and its packages under the same paths. Run the same command again to go on"
         ) from error
-    return sorted(done)
 
 
-def _import_ray() -> ModuleType:
-    """Ray, set to ask nothing of the internet. Raises ExplorerError when it is not installed."""
+def _import_ray(alone: bool = False) -> ModuleType:
+    """Ray, set to ask nothing of the internet and, if `alone`, to listen to no other machine.
+
+    Raises ExplorerError when it is not installed.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters arrives as an exception
+    if alone:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's word for: 127.0.0.1 only
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as exceptions
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # and as rows
     try:
         import ray
         import ray.data
@@ -260,17 +280,18 @@ def _import_ray() -> ModuleType:
 
 @contextmanager
 def _joined(ray: ModuleType, address: str | None) -> Iterator[None]:
-    """In its `with`, this process belongs to a cluster; quietly. Raises ExplorerError when it cannot."""
-    own = {"include_dashboard": False, "object_store_memory": OBJECT_STORE, "_node_ip_address": "127.0.0.1"}
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    """In its `with`, this process belongs to a cluster, quietly. Raises ExplorerError when it cannot."""
+    own = {} if address else {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     try:
-        with _sigterm_kept():
-            ray.init(address or "local", **quiet, **({} if address else own))
+        with _sigterm_kept(), _without_stderr():
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         what = f"cannot join the Ray cluster at {address}" if address else "cannot start Ray on this machine"
-        raise ExplorerError(f"{what}: {_first_line(error)}") from error
+        raise ExplorerError(f"{what}: {_gist(error)}") from error
     try:
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        for handler in logging.getLogger("ray.data").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setLevel(logging.CRITICAL)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -293,48 +314,38 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """In its `with`, what Ray's libraries write to stderr goes nowhere; errors are raised all the same."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w", encoding="ascii") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _actors(ray: ModuleType, cluster: ClusterConfig, cpus: int, tell: Callable[[str], None]) -> int:
-    """How many actors to start. Raises ExplorerError when this machine has no room for one."""
+    """How many actors to start. Raises ExplorerError when there is no room for one."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     name, need = ("GPU", cluster.gpus) if cluster.gpus else ("CPU", cpus)
     room = sum(int(node.get(name, 0) / need + 1e-9) for node in nodes)
     has = f"{len(nodes)} machine{'s' * (len(nodes) > 1)} with {sum(n.get(name, 0) for n in nodes):g} {name}s"
-    if room == 0 and (cluster.address is None or cluster.actors is None):
+    if cluster.address is not None and cluster.actors is not None:
+        if cluster.actors > room:
+            tell(f"there is room for {room} of {cluster.actors} actors ({has}); the others wait for machines")
+        return cluster.actors
+    if room == 0:
         raise ExplorerError(
             f"no machine has the {need:g} {name}s that an actor needs ({has}); use smaller "
-            f"{'--gpus-per-actor' if cluster.gpus else '--workers'}, or let --actors N wait for machines"
+            f"{'--gpus-per-actor' if cluster.gpus else '--workers'}"
         )
-    if cluster.actors is not None and cluster.actors > room and cluster.address is not None:
-        tell(f"there is room for {room} of {cluster.actors} actors now ({has}); the others wait for machines")
-        return cluster.actors
     return min(cluster.actors or room, room)
 
 
-def _parts_of(folder: Path, wanted: int | None) -> int | None:
-    """How many parts an earlier run made, None when there was none. Raises StoreError for another number."""
-    found = {int(path.name.rpartition("-")[2]) for path in folder.glob("part-*-of-*")}
-    if not found:
-        return None
-    if len(found) > 1 or wanted not in (None, *found):
-        made = " and ".join(str(number) for number in sorted(found))
-        raise StoreError(
-            f"{folder} holds an unfinished build in {made} parts; leave --parts out to go on with it, or "
-            "throw it away with --restart"
-        )
-    return found.pop()
-
-
-def _remove_parts(folder: Path) -> None:
-    """Throw all parts away. Raises StoreError when one is being built, or cannot be removed."""
-    for part in sorted(folder.glob("part-*-of-*")):
-        with locked(part):
-            try:
-                shutil.rmtree(part)
-            except OSError as error:
-                raise StoreError(f"cannot remove {part}: {error.strerror or error}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of what an error of Ray says."""
+def _gist(error: BaseException) -> str:
+    """The last line of what an error of Ray says, where its traces end."""
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[-1].strip().rstrip(".") if lines else type(error).__name__
