@@ -19,6 +19,7 @@ from index.stage.codes import Codes, EncodedChunk, beating, pool, runs_of, selec
 from index.stage.places import Places, bids_by_score
 from index.stage.state import BuildState, StateShape
 
+SAMPLE = 4096
 COMPARED = 24
 """Chunks on which the ways are compared, after the run."""
 
@@ -45,11 +46,9 @@ class Compared(NamedTuple):
 def run(load: Load, images: int, windows: int = 10, seed: int = 0) -> Iterator[Window | Compared]:
     """Take in `images` synthetic images, telling of each window; at the end compare with peers."""
     torch.set_num_threads(1)
-    state = BuildState(
-        StateShape(
-            load.neurons, load.patches, load.side, load.side, 0, sample_rate=min(1.0, 4096 / max(images, 1))
-        )
-    )
+    rate = min(1.0, SAMPLE / max(images, 1))
+    shape = StateShape(load.neurons, load.patches, load.side, load.side, load.width, sample_rate=rate)
+    state = BuildState(shape)
     source = chunks(load, seed=seed)
     n_chunks = max(1, images // load.batch)
     edges = [0, *(round(n_chunks * (w + 1) / windows) for w in range(windows))]

@@ -9,6 +9,7 @@ import numpy as np
 
 from explorer.errors import ExplorerError
 from explorer.records import Box, Grid
+from explorer.store.sketch import side_of
 from index.loading import Item
 from index.stage.codes import Codes, EncodedChunk
 
@@ -18,7 +19,7 @@ class Load:
     """What comes in.
 
     neurons; side: patches per row and column of the grid; active: neurons that fire on each patch; batch:
-    images per chunk; skewed: whether some neurons fire far more often than others (log-uniform), as in real
+    images per chunk; width: of the patch vectors, 0 for none (then no centroids are kept); skewed: whether some neurons fire far more often than others (log-uniform), as in real
     SAEs; otherwise all do equally, which is the hardest for any index.
     """
 
@@ -26,10 +27,11 @@ class Load:
     side: int = 24
     active: int = 20
     batch: int = 32
+    width: int = 0
     skewed: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.neurons, self.side, self.active, self.batch) < 1:
+        if min(self.neurons, self.side, self.active, self.batch) < 1 or self.width < 0:
             raise ExplorerError("neurons, side, active and batch are counts: use 1 or more")
 
     @property
@@ -45,7 +47,9 @@ def chunks(load: Load, first: int = 0, seed: int = 0) -> Iterator[EncodedChunk]:
     place = np.repeat(np.arange(load.batch * load.patches, dtype=np.int32), load.active)
     image, token = np.divmod(place, np.int32(load.patches))
     fvu = np.full(load.batch, 0.3, dtype=np.float32)
-    nothing = np.zeros((load.batch, 0), dtype=np.float32)
+    embeddings = rng.standard_normal((load.batch, load.width), dtype=np.float32)
+    shape = load.batch, load.patches, side_of(load.width)
+    sketches = rng.standard_normal(shape, dtype=np.float32)
     number = first * load.batch
     while True:
         if load.skewed:
@@ -56,7 +60,7 @@ def chunks(load: Load, first: int = 0, seed: int = 0) -> Iterator[EncodedChunk]:
         value = rng.standard_exponential(entries, dtype=np.float32) + np.float32(0.25)
         codes = Codes(image, token, neuron, value, load.batch, load.patches)
         items = [_item(load, number + i) for i in range(load.batch)]
-        yield EncodedChunk(items, [], codes, fvu, nothing, nothing[:, None], {})
+        yield EncodedChunk(items, [], codes, fvu, embeddings, sketches, {})
         number += load.batch
 
 
