@@ -19,8 +19,9 @@ class Load:
     """What comes in.
 
     neurons; side: patches per row and column of the grid; active: neurons that fire on each patch; batch:
-    images per chunk; width: of the patch vectors, 0 for none (then no centroids are kept); skewed: whether some neurons fire far more often than others (log-uniform), as in real
-    SAEs; otherwise all do equally, which is the hardest for any index.
+    images per chunk; width: of the patch vectors, 0 for none (then no centroids are kept); skewed: whether
+    some neurons fire far more often than others (log-uniform), as in real SAEs; otherwise all do equally,
+    which is the hardest for any index.
     """
 
     neurons: int = 65_536
