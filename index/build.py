@@ -17,6 +17,7 @@ from typing import NamedTuple
 from explorer.errors import ExplorerError
 from explorer.sae import SAE
 from explorer.session import site_block
+from explorer.store.manifest import ROUTES, Route
 from explorer.store.pending import Pending
 from explorer.store.writer import SkippedRow
 from explorer.vlm.base import LVLM
@@ -44,7 +45,7 @@ class BuildConfig:
     shard: build only this part; None for all, and the store.
     checkpoint_every: seconds between checkpoints, at least.
     restart: throw away the progress of an earlier build that was not finished.
-    words: whether to ask the model for the words that each neuron raises.
+    words: how the words that each neuron raises are found; None for the way that suits the model.
     device, dtype: what the model runs on, for the record.
     """
 
@@ -58,13 +59,15 @@ class BuildConfig:
     shard: Shard | None = None
     checkpoint_every: float = 300.0
     restart: bool = False
-    words: bool = True
+    words: Route | None = None
     device: str = "cpu"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.score not in POOLINGS:
             raise ExplorerError(f"unknown score {self.score!r}; use {' or '.join(POOLINGS)}")
+        if self.words not in (None, *ROUTES):
+            raise ExplorerError(f"unknown words {self.words!r}; use {', '.join(ROUTES)}")
         least = {"batch": 1, "sample": 0, "workers": 0, "checkpoint_every": 0}
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -118,7 +121,7 @@ def build(
         finished = time.monotonic()
         merged = None
         if config.shard is None:
-            merged = merge_works([work], config.out, sae, lvlm if config.words else None, tell)
+            merged = merge_works([work], config.out, sae, lvlm, config.words, tell)
             work.remove()
     images = images_of(pins, len(chunks_of(pins)))
     return Summary(

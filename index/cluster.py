@@ -134,7 +134,7 @@ def build_on_cluster(
         if config.restart:
             remove_parts(folder)
         n_parts = earlier_parts(folder, cluster.parts)
-        part = replace(config, out=folder, restart=False, words=False)
+        part = replace(config, out=folder, restart=False, words="none")
         with _joined(ray, cluster.address):
             actors = _actors(ray, cluster, 1 + config.workers, tell)
             wanted = cluster.parts or PARTS_PER_ACTOR * actors
@@ -145,7 +145,7 @@ def build_on_cluster(
         finished = time.monotonic()
         site = open_here()
         paths = [work_folder(folder, Shard(number + 1, n_parts)) for number in range(n_parts)]
-        merged = merge(paths, config.out, site.sae, site.lvlm if config.words else None, tell)
+        merged = merge(paths, config.out, site.sae, site.lvlm, config.words, tell)
         remove_parts(folder)
     return Summary(
         folder=config.out,

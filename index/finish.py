@@ -16,12 +16,13 @@ from explorer.errors import StoreError
 from explorer.sae import SAE
 from explorer.store import Manifest, StoreWriter
 from explorer.store.classes import ClassCounts, classify, count
+from explorer.store.manifest import Route
 from explorer.store.pending import Pending, PendingImage
 from explorer.store.rows import ImageRow, SkippedRow
 from explorer.vlm.base import LVLM
 from index.exemplars import centroids, exemplar_rows, image_places, interval_rows, shown_images
 from index.meaning.labels import Shown
-from index.meaning.words import neuron_words
+from index.meaning.routes import find_words
 from index.naming import Material, word_rows, write_meaning
 from index.stage.state import BuildState
 from index.work import SourceFacts
@@ -43,11 +44,13 @@ def write_store(
     skipped: Sequence[SkippedRow],
     sae: SAE,
     lvlm: LVLM | None,
+    words: Route | None,
     tell: Callable[[str], None],
 ) -> Finished:
     """Write all tables, in an order that does not depend on the order of the images or parts.
 
-    pictures: the pending files of all parts; lvlm: None for a store without words.
+    pictures: the pending files of all parts; lvlm: None for a store without words; words: how they are
+    found, None for the way that suits the model.
     """
     found = state.statistics.facts()
     holders = shown_images(state, found.peak)
@@ -65,11 +68,10 @@ def write_store(
     exemplars = image_places(state.top, holders)
     baseline = write_meaning(writer, Material(state, found, facts, exemplars, Shown.of(shown)), directions)
     if lvlm is not None:
-        tell("asking the model for words")
         mean_patch = state.sample.embeddings.mean(0, dtype=np.float64)
-        writer.add_words(
-            word_rows(neuron_words(lvlm, manifest.block, mean_patch, directions, found.active_mean))
-        )
+        asked = find_words(words, lvlm, manifest.block, mean_patch, directions, found.active_mean, tell)
+        writer.add_words(word_rows(asked.words))
+        manifest = replace(manifest, words=asked.route)
     manifest = replace(manifest, fvu=state.statistics.fvu_quantiles(), monosemanticity_baseline=baseline)
     return Finished(writer.finish(manifest), count(classify(found.fires, found.in_top)))
 

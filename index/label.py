@@ -18,9 +18,10 @@ from explorer.errors import StoreError
 from explorer.sae import SAE
 from explorer.session import site_block
 from explorer.store import Manifest, Store
+from explorer.store.manifest import Route
 from explorer.store.rework import label_names, rework
 from explorer.vlm.base import LVLM
-from index.meaning.words import NeuronWords, neuron_words
+from index.meaning.routes import FoundWords, find_words
 from index.naming import word_rows
 from index.sources.class_names import ClassNames, unique_names
 from index.work import locked, work_folder
@@ -49,31 +50,33 @@ def label(
     folder: Path,
     site: Site | None,
     names: ClassNames | None = None,
+    words: Route | None = None,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Labelled:
     """Renew the words of a store, when a site is given, and name its classes, when names are.
 
+    words: how they are found; None for the way that suits the model, "none" to leave them as they are.
     Raises StoreError when the store is of another model or SAE, is being built, or cannot be written.
     """
     with locked(work_folder(folder, None)):
         store = Store.open(folder)
-        rows = None if site is None else list(word_rows(_words(store, site, tell)))
+        found = None if site is None or words == "none" else _words(store, site, words, tell)
+        rows = None if found is None else list(word_rows(found.words))
         renamed = {} if names is None else _names(store, names)
         store.close()
         tell("writing the store")
-        manifest = rework(folder.absolute(), rows, CLASS, renamed)
+        manifest = rework(folder.absolute(), rows, CLASS, renamed, route=found.route if found else "none")
     return Labelled(None if rows is None else len(rows), len(renamed), manifest)
 
 
-def _words(store: Store, site: Site, tell: Callable[[str], None]) -> NeuronWords:
+def _words(store: Store, site: Site, words: Route | None, tell: Callable[[str], None]) -> FoundWords:
     """Ask the model."""
     lvlm, sae = site
     block = site_block(lvlm, sae)
     store.check(model_id=lvlm.model_id, block=block, sae_id=sae.id, n_neurons=sae.n_neurons)
-    tell("asking the model for words")
     active = [one.active_mean for one in store.summaries(range(sae.n_neurons)).values()]
     directions = sae.W_dec.detach().float().cpu().numpy()
-    return neuron_words(lvlm, block, mean_patch(store, lvlm, block), directions, np.array(active))
+    return find_words(words, lvlm, block, mean_patch(store, lvlm, block), directions, np.array(active), tell)
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from explorer.sae import SAE
 from explorer.session import site_block
 from explorer.store import Manifest, StoreWriter, atomic, check_target
 from explorer.store.classes import ClassCounts
+from explorer.store.manifest import Route
 from explorer.store.pending import Pending
 from explorer.store.writer import SkippedRow
 from explorer.vlm.base import LVLM
@@ -44,19 +45,21 @@ def merge(
     out: Path,
     sae: SAE,
     lvlm: LVLM | None = None,
+    words: Route | None = None,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Merged:
     """Merge parts into a store at `out`.
 
     paths: folders of parts, or folders that hold them. lvlm: where the words of neurons come from; without
-    it the store has none until `label` adds them. Raises StoreError when a part is missing, twice there,
-    unfinished or of another build; SAEError or ModelError when these are not the ones of the build.
+    it the store has none until `label` adds them. words: how they are found; None for the way that suits the
+    model. Raises StoreError when a part is missing, twice there, unfinished or of another build; SAEError or
+    ModelError when these are not the ones of the build, or words are asked for without a model.
     """
     check_target(out)
     works = [open_finished(folder) for folder in find_parts(paths)]
     check_parts(works)
     with locked(work_folder(out, None)):
-        return merge_works(works, out, sae, lvlm, tell)
+        return merge_works(works, out, sae, lvlm, words, tell)
 
 
 def find_parts(paths: Sequence[Path]) -> list[Path]:
@@ -109,12 +112,17 @@ def check_parts(works: Sequence[Work]) -> None:
 
 
 def merge_works(
-    works: Sequence[Work], out: Path, sae: SAE, lvlm: LVLM | None, tell: Callable[[str], None]
+    works: Sequence[Work],
+    out: Path,
+    sae: SAE,
+    lvlm: LVLM | None,
+    words: Route | None,
+    tell: Callable[[str], None],
 ) -> Merged:
     """Merge the parts of these work folders, which belong together and are complete, into a store."""
     works = sorted(works, key=lambda work: work.pins.shard)
     pins, facts = works[0].pins, works[0].facts
-    _check_site(pins, sae, lvlm)
+    _check_site(pins, sae, lvlm, words)
     tell(f"reading {len(works)} part{'s' * (len(works) > 1)}")
     saved = [_load(work) for work in works]
     skipped = sorted(row for part in saved for row in part.skipped)
@@ -129,7 +137,9 @@ def merge_works(
         files = [work.pictures for work in works if work.pictures.is_file()]
         pendings = [stack.enter_context(Pending(path, new=False)) for path in files]
         manifest = _manifest(pins, facts.description, state.n_images, len(skipped), shape)
-        manifest, classes = write_store(writer, manifest, state, facts, pendings, skipped, sae, lvlm, tell)
+        manifest, classes = write_store(
+            writer, manifest, state, facts, pendings, skipped, sae, lvlm, words, tell
+        )
     return Merged(manifest, skipped, classes)
 
 
@@ -151,7 +161,7 @@ def _unfinished(work: Work) -> str | None:
     return f"{work.folder} ({f'{found[0]} of {found[1]} chunks' if found else 'nothing saved yet'})"
 
 
-def _check_site(pins: Pins, sae: SAE, lvlm: LVLM | None) -> None:
+def _check_site(pins: Pins, sae: SAE, lvlm: LVLM | None, words: Route | None) -> None:
     """Raise SAEError or ModelError when the parts were built with other ones."""
     if sae.id != pins.sae_id:
         raise SAEError(
@@ -159,6 +169,8 @@ def _check_site(pins: Pins, sae: SAE, lvlm: LVLM | None) -> None:
             "name the SAE of the build with --sae"
         )
     if lvlm is None:
+        if words not in (None, "none"):
+            raise ModelError(f"the words by {words} come from the model; name that of the build with --model")
         return
     if lvlm.model_id != pins.model_id:
         raise ModelError(
@@ -222,4 +234,5 @@ def _manifest(pins: Pins, source: str, n_images: int, n_skipped: int, shape: Sta
         interval_places=INTERVALS,
         monosemanticity_baseline=None,
         dtype=pins.dtype,
+        words="none",
     )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from explorer.errors import StoreError
 
@@ -23,13 +23,16 @@ CENTROIDS_NAME = "centroids.faiss"
 NOTES_NAME = "notes.sqlite"
 FILE_NAMES = (DATABASE_NAME, DIRECTIONS_NAME, CENTROIDS_NAME)
 """The files that the manifest lists."""
+Route = Literal["answer", "unembedding", "none"]
+ROUTES: tuple[Route, ...] = get_args(Route)
+"""Where the words of neurons may come from; FORMAT.md says what each means."""
 FVU_QUANTILES = (0.5, 0.9, 0.99, 0.995, 0.999)
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("block", "n_neurons", "n_images", "n_skipped", "rows", "cols", "places"), int),
     **dict.fromkeys(("batch", "sample", "n_parts", "interval_places"), int),
-    **dict.fromkeys(("model_id", "sae_id", "score", "source", "preprocessing", "dtype"), str),
+    **dict.fromkeys(("model_id", "sae_id", "score", "source", "preprocessing", "dtype", "words"), str),
     **{"fvu": dict, "files": dict},
 }
 
@@ -67,6 +70,7 @@ class Manifest:
     interval_places: int
     monosemanticity_baseline: float | None
     dtype: str
+    words: Route
     format: int = FORMAT
     files: Mapping[str, FileFacts] = field(default_factory=dict)
 
@@ -151,6 +155,8 @@ def _parse(raw: object, path: Path, command: str) -> Manifest:
         raise StoreError(f"{path} lacks {', '.join(missing)}; build the store again with: {command}")
     if wrong := [name for name, kinds in _KINDS.items() if not isinstance(raw[name], kinds)]:
         raise StoreError(f"{path} is damaged ({', '.join(wrong)}); build the store again with: {command}")
+    if raw["words"] not in ROUTES:
+        raise StoreError(f"{path} is damaged (words); build the store again with: {command}")
     try:
         files = {
             name: FileFacts(int(facts["bytes"]), str(facts["sha256"])) for name, facts in raw["files"].items()

@@ -10,10 +10,18 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from explorer.store.database import Database
-from explorer.store.manifest import CENTROIDS_NAME, DATABASE_NAME, DIRECTIONS_NAME, Manifest, read_manifest
+from explorer.store.manifest import (
+    CENTROIDS_NAME,
+    DATABASE_NAME,
+    DIRECTIONS_NAME,
+    Manifest,
+    Route,
+    read_manifest,
+)
 from explorer.store.publish import atomic
 from explorer.store.rows import WordRow
 from explorer.store.writer import StoreWriter, plain_errors
@@ -30,12 +38,13 @@ def rework(
     words: Iterable[WordRow] | None = None,
     kind: str = "class",
     names: Mapping[str, str] | None = None,
+    route: Route = "none",
 ) -> Manifest:
     """Publish a new version of the store `target`.
 
     words: take the place of all words; None leaves them. names: new names of labels of this kind, by their
-    old ones; no two labels may have one name afterwards. Raises StoreError when something cannot be written;
-    the store is then as it was.
+    old ones; no two labels may have one name afterwards. route: how the words were found. Raises StoreError
+    when something cannot be written; the store is then as it was.
     """
     manifest = read_manifest(target)
     with atomic(target) as folder:
@@ -50,7 +59,7 @@ def rework(
                 _rename(db, kind, names or {})
         with StoreWriter(folder) as writer:
             writer.add_words(words or ())
-            return writer.finish(manifest)
+            return writer.finish(manifest if words is None else replace(manifest, words=route))
 
 
 def label_names(folder: Path, kind: str) -> list[str]:

@@ -146,6 +146,9 @@ def _counts(manifest: Manifest, database: Database) -> Iterator[str]:
         ((rows,),) = database.ask(f"SELECT count(*) FROM {table}")
         if rows != wanted:
             yield f"{table} has {rows} rows, the manifest says {wanted}"
+    ((rows,),) = database.ask("SELECT count(*) FROM neuron_words")
+    if rows and manifest.words == "none":
+        yield f"neuron_words has {rows} rows, the manifest says that nothing was asked"
     ((lowest, highest),) = database.ask("SELECT min(neuron), max(neuron) FROM neurons")
     if (lowest, highest) != (0, manifest.n_neurons - 1):
         yield f"neurons are numbered {lowest} to {highest}, not 0 to {manifest.n_neurons - 1}"

@@ -53,6 +53,9 @@ class LVLM(Protocol):
 
     default_prompt: str
 
+    text_size: int
+    """How many weights the language model has: what a pass through it costs."""
+
     def width(self, block: int) -> int:
         """Width of the block's output. Raises ModelError for a block that does not exist or cannot matter."""
         ...
@@ -105,6 +108,13 @@ class LVLM(Protocol):
         Log-probabilities [B, A + 1, V], float32, for image features [B, N, D] and an answer of A tokens:
         before its first token, before its second, ..., and after its last. Raises ModelError as `generate`
         does.
+        """
+        ...
+
+    def unembed(self, vectors: torch.Tensor) -> torch.Tensor:
+        """What vectors [n, D] of the language model's last layer add to the logits [n, V], float32.
+
+        They are weighted as the final norm does, but not divided by a length: it is linear, for differences.
         """
         ...
 

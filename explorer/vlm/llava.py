@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.functional import linear
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -45,6 +46,8 @@ class Llava:
         self._width, self._patch = vision.hidden_size, vision.patch_size
         has_cls = any(name.endswith("class_embedding") for name, _ in self._tower.named_parameters())
         self.patch_slice = slice(1, None) if has_cls else slice(0, None)
+        text = [*self._core.language_model.parameters(), *model.lm_head.parameters()]
+        self.text_size = sum({id(weights): weights.numel() for weights in text}.values())
         self._framing = framing_of(processor.image_processor)
         self.preprocessing = f"{self._framing.words()}; {type(processor.image_processor).__name__}"
 
@@ -161,6 +164,12 @@ class Llava:
         embeddings = embeddings.masked_scatter(here, features.to(embeddings))
         output = self.model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=said.shape[1] + 1)
         return torch.log_softmax(output.logits.float(), dim=-1)
+
+    @torch.no_grad()
+    def unembed(self, vectors: torch.Tensor) -> torch.Tensor:
+        """What vectors [n, D] of the last layer add to the logits [n, V], final norm's weights included."""
+        head, norm = self.model.get_output_embeddings().weight, self._core.language_model.norm.weight
+        return linear(vectors.to(head) * norm, head).float()
 
     def prompt_text(self, prompt: str) -> str:
         """The prompt in the model's own form, with one image token. Raises ModelError if it has its own."""

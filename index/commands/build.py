@@ -72,10 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     site = parser.add_argument_group("the model and its neurons")
     common.add_model(site)
     common.add_sae(site)
-    site.add_argument(
-        "--no-words",
-        action="store_true",
-        help="leave out the words that neurons raise (`label` adds them)",
+    common.add_words(
+        site,
+        "leave them out, `label` adds them; with --shard what `merge` is told counts",
+        "answer for a small model, unembedding for a large one",
     )
     _add_measure(parser.add_argument_group("how to measure"))
     machine = parser.add_argument_group("the machine")
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         shard=args.shard,
         checkpoint_every=args.checkpoint_every,
         restart=args.restart,
-        words=not args.no_words,
+        words=args.words,
         device=site.device,
         dtype=site.dtype,
     )

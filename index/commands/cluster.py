@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         checkpoint_every=args.checkpoint_every,
         restart=args.restart,
-        words=not args.no_words,
+        words=args.words,
         device=settled.device,
         dtype=settled.dtype,
     )

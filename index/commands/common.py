@@ -80,6 +80,19 @@ def add_sae(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
     parser.add_argument("--sae", type=Path, default=None, help="SAE file (default: the embedded one)")
 
 
+def add_words(parser: argparse._ArgumentGroup | argparse.ArgumentParser, none: str, default: str) -> None:
+    """The argument that chooses how words are found. none: what "none" means here; default: without it."""
+    parser.add_argument(
+        "--words",
+        choices=("answer", "unembedding", "none"),
+        default=None,
+        help="where the words that neurons raise come from. answer: the model is asked about each neuron, "
+        "which is best, and takes days for a large model on a CPU; unembedding: they are read off its output "
+        "weights, which is quick, but no better than chance on the embedded model; "
+        f"none: {none} (default: {default})",
+    )
+
+
 def open_sae(args: argparse.Namespace) -> SAE:
     """The SAE that the arguments name."""
     from explorer.sae import load_sae

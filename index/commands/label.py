@@ -16,7 +16,7 @@ EPILOG = f"""examples:
   after a merge without the model:
     python -m index label stores/pictures
   only the names of ImageNet's classes, for a store that was built from its folders:
-    python -m index label stores/imagenet --class-names LOC_synset_mapping.txt --no-words
+    python -m index label stores/imagenet --class-names LOC_synset_mapping.txt --words none
 
 {common.EXIT_CODES}
 """
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the classes are called: LOC_synset_mapping.txt, imagenet_class_index.json, or lines of "
         "key and name",
     )
-    parser.add_argument("--no-words", action="store_true", help="leave the words as they are")
+    common.add_words(
+        parser, "leave them as they are", "answer for a small model, unembedding for a large one"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -45,15 +47,15 @@ def run(args: argparse.Namespace) -> int:
     from index.label import Site, label
     from index.sources.class_names import read_class_names
 
-    if args.no_words and args.class_names is None:
-        raise ExplorerError("--no-words leaves nothing to do; add --class-names FILE")
+    if args.words == "none" and args.class_names is None:
+        raise ExplorerError("--words none leaves nothing to do; add --class-names FILE")
     Store.open(args.store).close()
     names = None if args.class_names is None else read_class_names(args.class_names)
     site = None
-    if not args.no_words:
+    if args.words != "none":
         opened = common.open_site(args)
         site = Site(opened.lvlm, opened.sae)
-    done = label(args.store, site, names, common.teller(args.quiet))
+    done = label(args.store, site, names, args.words, common.teller(args.quiet))
     if done.words is not None:
         print(f"{args.store}: {done.words:,} words")
     if names is not None:

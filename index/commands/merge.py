@@ -19,7 +19,7 @@ EPILOG = f"""examples:
   they were copied from several machines:
     python -m index merge from-a/part-0001-of-0002 from-b/part-0002-of-0002 --out stores/pictures
   with the words that each neuron raises, which only the model can tell:
-    python -m index merge parts --out stores/pictures --words
+    python -m index merge parts --out stores/pictures --words answer
 
 {common.EXIT_CODES}
 """
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     common.add_sae(parser)
     common.add_model(parser)
-    parser.add_argument(
-        "--words",
-        action="store_true",
-        help="open the model and add the words that each neuron raises (given --model, this is meant)",
+    common.add_words(
+        parser,
+        "leave them out",
+        "with --model answer for a small model, unembedding for a large one; else none, `label` adds them",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     check_target(args.out)
-    if args.words or args.model:
+    if args.words != "none" and (args.words or args.model):
         site = common.open_site(args)
         sae, lvlm = site.sae, site.lvlm
     else:
         sae, lvlm = common.open_sae(args), None
-    merged = merge(args.parts, args.out, sae, lvlm, common.teller(args.quiet))
+    merged = merge(args.parts, args.out, sae, lvlm, args.words, common.teller(args.quiet))
     lines = [f"merged {merged.manifest.n_parts} parts in {common.time_words(time.monotonic() - started)}"]
     total = merged.manifest.n_images + len(merged.skipped)
     lines += common.skipped_words(merged.skipped, total)

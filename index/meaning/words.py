@@ -1,4 +1,4 @@
-"""The words that a neuron's direction raises most in what the LVLM says.
+"""The words that a neuron's direction raises most in what the LVLM says: the way that asks the model.
 
 The picture of mean patches is the ground: the LVLM describes it, then every neuron in turn is raised on half
 of its patches, and the LVLM reads its own description again. What counts is how much likelier each word has
@@ -6,16 +6,15 @@ become as the next one, in log-probability, on average over the places of the de
 to the mean word. From that goes what the neurons do to the word as a rule, scaled to how much this one
 changes at all, so that words that every direction raises do not fill the lists.
 
-The shorter way, the decoder row through projector, final norm and unembedding, names nothing: on the embedded
-LVLM its first word fits no more often than chance, at any strength, because a language model's first layers
-do not speak its last layer's language (LOG.md has the figures). Knows the LVLM's seam and torch.
+It costs a pass through the language model for each neuron. The quick way, `unembedding`, costs next to
+nothing and fits no more often than chance on the embedded LVLM, because a language model's first layers do
+not speak its last layer's language (LOG.md has the figures). Knows the LVLM's seam and torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +22,7 @@ from torch.nn import functional
 
 from explorer.errors import ExplorerError
 from explorer.vlm.base import LVLM
-
-REFERENCE = 256
-"""Living neurons, evenly spread, that the mean gain of a word is taken from."""
+from index.meaning.ranking import NeuronWords, most_raised, vocabulary_of
 
 
 @dataclass(frozen=True)
@@ -51,35 +48,6 @@ class WordsConfig:
             raise ExplorerError(f"cannot raise a neuron on {self.raised} of {self.patches} patches")
 
 
-class NeuronWords(NamedTuple):
-    """Words by neuron and rank, columns of one length: neuron, rank int64; word str; gain float32 (nats)."""
-
-    neuron: np.ndarray
-    rank: np.ndarray
-    word: list[str]
-    gain: np.ndarray
-
-
-class Vocabulary(NamedTuple):
-    """Words in lower case [w], and the model's entries that begin one: places [v], and kinds [v], whose
-    word."""
-
-    words: list[str]
-    places: torch.Tensor
-    kinds: torch.Tensor
-
-
-def vocabulary_of(words: list[str]) -> Vocabulary:
-    """Gather the entries of `LVLM.words()` by their word in lower case."""
-    places = [place for place, word in enumerate(words) if word]
-    lower = [words[place].lower() for place in places]
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(lower))}
-    kinds = [numbers[word] for word in lower]
-    return Vocabulary(
-        list(numbers), torch.tensor(places, dtype=torch.int64), torch.tensor(kinds, dtype=torch.int64)
-    )
-
-
 class _Reading:
     """The LVLM before its picture of mean patches, ready to have neurons raised in it."""
 
@@ -96,12 +64,7 @@ class _Reading:
     def gains(self, raised: torch.Tensor) -> torch.Tensor:
         """How much likelier than the mean word each word [n, w] becomes when every patch gains `raised` [n,
         d]."""
-        change = self._next(self._features(raised)) - self._calm
-        words = self.vocabulary
-        best = torch.full((len(change), len(words.words)), -torch.inf, device=change.device)
-        kinds = words.kinds.to(change.device).expand(len(change), -1)
-        best = best.scatter_reduce(1, kinds, change[:, words.places.to(change.device)], "amax")
-        return best - best.mean(1, keepdim=True)
+        return self.vocabulary.gains(self._next(self._features(raised)) - self._calm)
 
     def _features(self, raised: torch.Tensor) -> torch.Tensor:
         """Image features [n, N, D] of n pictures of mean patches (CLS too); some gain `raised` [n, d].
@@ -137,30 +100,9 @@ def neuron_words(
     config = config or WordsConfig()
     live = np.flatnonzero(np.asarray(live) > 0)
     reading = _Reading(lvlm, block, mean_patch, config)
-    if not len(live) or not reading.vocabulary.words:
-        return NeuronWords(np.zeros(0, np.int64), np.zeros(0, np.int64), [], np.zeros(0, np.float32))
 
-    def raised(neurons: np.ndarray) -> Iterator[torch.Tensor]:
-        for start in range(0, len(neurons), config.batch):
-            part = directions[neurons[start : start + config.batch]].astype(np.float32)
-            yield reading.gains(functional.normalize(torch.from_numpy(part), dim=1) * reading.distance)
+    def gains(neurons: np.ndarray) -> torch.Tensor:
+        part = torch.from_numpy(directions[neurons].astype(np.float32))
+        return reading.gains(functional.normalize(part, dim=1) * reading.distance)
 
-    spread = live[np.unique(np.linspace(0, len(live) - 1, min(REFERENCE, len(live))).astype(np.int64))]
-    usual = sum((gains / _size(gains)).double().sum(0) for gains in raised(spread)) / len(spread)
-    if len(live) == 1:
-        usual = torch.zeros_like(usual)
-    limit = min(config.limit, len(reading.vocabulary.words))
-    found = []
-    for gains in raised(live):
-        found.append((gains - _size(gains) * usual).topk(limit, dim=1))
-        seen(len(gains))
-    gain = torch.cat([part.values for part in found]).cpu().numpy().astype(np.float32)
-    kind = torch.cat([part.indices for part in found]).cpu().numpy()
-    row, rank = np.nonzero(gain > 0)
-    words = [reading.vocabulary.words[k] for k in kind[row, rank].tolist()]
-    return NeuronWords(live[row], rank, words, gain[row, rank])
-
-
-def _size(gains: torch.Tensor) -> torch.Tensor:
-    """How much a neuron changes at all: the root mean square of its gains [n, w] over the words, [n, 1]."""
-    return gains.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+    return most_raised(gains, live, reading.vocabulary.words, config.limit, config.batch, seen)

@@ -74,7 +74,7 @@ def open_fake() -> Site:
 
 def whole(out: Path) -> BuildConfig:
     """How everything is built here; every chunk is followed by a checkpoint."""
-    return BuildConfig(out, batch=BATCH, sample=60, words=False, checkpoint_every=0)
+    return BuildConfig(out, batch=BATCH, sample=60, words="none", checkpoint_every=0)
 
 
 def on_cluster(

@@ -152,7 +152,7 @@ def test_a_part_that_kills_its_process_ends_the_build(
 def test_the_command_builds_scenes_with_the_embedded_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    same = "--scenes 40 --batch 4 --sample 30 --no-words --quiet --device cpu".split()
+    same = "--scenes 40 --batch 4 --sample 30 --words none --quiet --device cpu".split()
     assert main(["cluster", *same, "--actors", "2", "--out", str(tmp_path / "many")]) == 0
     said = capsys.readouterr()
     assert "40 pictures in" in said.out and "3,072 neurons" in said.out

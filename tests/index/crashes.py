@@ -43,7 +43,7 @@ class SlowLVLM(FakeLVLM):
 def run(out: Path, source: Path, before: Callable[[], None] = lambda: None) -> str:
     """Build in this process; returns the error's words, or "" when all went well."""
     before()
-    config = BuildConfig(out, batch=4, places=4, words=False, checkpoint_every=0)
+    config = BuildConfig(out, batch=4, places=4, words="none", checkpoint_every=0)
     try:
         build(config, FolderSource(source), SlowLVLM(), random_sae())
     except ExplorerError as error:
@@ -123,7 +123,7 @@ def on_a_full_disk(out: Path, source: Path, limit: int) -> dict:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def limited() -> str:
-        config = BuildConfig(out, batch=4, places=4, words=False, checkpoint_every=0)
+        config = BuildConfig(out, batch=4, places=4, words="none", checkpoint_every=0)
         try:
             build(config, FolderSource(source), SlowLVLM(), random_sae(), full)
         except ExplorerError as error:

@@ -33,6 +33,7 @@ class FakeLVLM:
     block_count = 3
     read_block = 1
     patch_slice = slice(1, None)
+    text_size = 0
 
     def __init__(
         self, fail_after: int | None = None, failure: type[BaseException] = KeyboardInterrupt

@@ -47,7 +47,7 @@ def calm(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
 def run(out: Path, source: Source, lvlm: FakeLVLM | None = None, **rest: object) -> Summary:
     """Build in this process."""
     restart = bool(rest.pop("restart", False))
-    config = BuildConfig(out, batch=4, places=4, words=False, checkpoint_every=0, restart=restart)
+    config = BuildConfig(out, batch=4, places=4, words="none", checkpoint_every=0, restart=restart)
     return build(config, source, lvlm or FakeLVLM(), random_sae(), **rest)
 
 
@@ -209,7 +209,7 @@ def test_damaged_progress_is_refused_until_restart(
 def test_progress_of_another_build_is_refused(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "s", FolderSource(photos), FakeLVLM(fail_after=5))
-    config = BuildConfig(tmp_path / "s", batch=8, places=4, score="max", words=False)
+    config = BuildConfig(tmp_path / "s", batch=8, places=4, score="max", words="none")
     with pytest.raises(StoreError, match="batch: 4 -> 8; score: mean -> max"):
         build(config, FolderSource(photos), FakeLVLM(), random_sae())
     noise_folder(tmp_path / "other", 3)

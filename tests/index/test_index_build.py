@@ -25,7 +25,7 @@ Items = list[Picture | Exception]
 
 def run(folder: Path, items: Items, **config: object) -> Summary:
     """Build a store of pictures with the stand-ins."""
-    return build(BuildConfig(folder, words=False, **config), ListSource(items), FakeLVLM(), random_sae())
+    return build(BuildConfig(folder, words="none", **config), ListSource(items), FakeLVLM(), random_sae())
 
 
 def dense(items: Items) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, items: list[Picture]) -> N
         with pytest.raises(error, match=words):
             build(BuildConfig(tmp_path / "s"), source, FakeLVLM(), sae)
     assert list(tmp_path.iterdir()) == []
-    anywhere = build(BuildConfig(tmp_path / "any", words=False), source, FakeLVLM(), random_sae(block=None))
+    anywhere = build(BuildConfig(tmp_path / "any", words="none"), source, FakeLVLM(), random_sae(block=None))
     assert anywhere.merged is not None and anywhere.merged.manifest.block == FakeLVLM.read_block
     wrong = ({"score": "median"}, {"batch": 0}, {"places": 0}, {"places": 256}, {"workers": -1})
     for changes in (*wrong, {"sample": -1}, {"shard": Shard(3, 2)}, {"checkpoint_every": -1.0}):
@@ -230,7 +230,7 @@ def test_a_folder_of_all_kinds_of_files(tmp_path: Path) -> None:
     (photos / "empty.png").touch()
     (photos / "text.png").write_text("not a picture")
     seen = []
-    config = BuildConfig(tmp_path / "s", batch=4, workers=1, words=False)
+    config = BuildConfig(tmp_path / "s", batch=4, workers=1, words="none")
     build(config, FolderSource(photos), FakeLVLM(), random_sae(), seen.append)
     assert [tuple(progress) for progress in seen] == [(0, 6, 0), (4, 6, 1), (6, 6, 3)]
     store = Store.open(tmp_path / "s")
@@ -241,7 +241,7 @@ def test_a_folder_of_all_kinds_of_files(tmp_path: Path) -> None:
 
 
 def test_scenes_give_labels_and_concepts(tmp_path: Path) -> None:
-    build(BuildConfig(tmp_path / "s", words=False), SceneSource(40, seed=7), FakeLVLM(), random_sae())
+    build(BuildConfig(tmp_path / "s", words="none"), SceneSource(40, seed=7), FakeLVLM(), random_sae())
     store = Store.open(tmp_path / "s")
     assert store.manifest.source == "ordinary scenes, seeds 7 to 46"
     assert store.concepts()

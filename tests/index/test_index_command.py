@@ -17,6 +17,7 @@ from PIL import Image
 
 from explorer.sae import SAE, ActivationRule
 from explorer.store import Store
+from explorer.store.manifest import ROUTES
 from index import __main__ as command
 from index.commands import common
 from index.work import locked, work_folder
@@ -95,6 +96,7 @@ def test_from_class_folders_to_a_labelled_store(
     assert any(opened.words(n) for n in range(20))
     note = opened.note(1)
     assert note is not None and note.name == "mine"
+    assert opened.manifest.words == "answer"
     word = next(word.word for n in range(20) for word in opened.words(n))
     assert opened.search(word)
     assert call("stats", store, "--always-share", "0.5") == 0
@@ -112,17 +114,21 @@ def test_one_build_is_the_merge_of_its_parts(
     assert f"python app.py --store {tmp_path / 'one'}" in printed.out
     for part in ("1/3", "2/3", "3/3"):
         assert call("build", *source, "--shard", part, "--out", tmp_path / "parts") == 0
-    assert call("merge", tmp_path / "parts", *site, "--words", "--out", tmp_path / "two", "--quiet") == 0
+    assert "words: " not in printed.err
+    assert call("merge", tmp_path / "parts", *site, "--out", tmp_path / "two") == 0
+    assert "words: answer (20 neurons x " in capsys.readouterr().err
     rows = contents(tmp_path / "one")
     assert rows == contents(tmp_path / "two")
     assert rows["neuron_words"] and Store.open(tmp_path / "one").manifest.score == "max"
-    assert call("label", tmp_path / "one", *site, "--quiet") == 0
+    assert [Store.open(tmp_path / name).manifest.words for name in ("one", "two")] == ["answer"] * 2
+    assert call("label", tmp_path / "one", *site, "--words", "unembedding") == 0
+    assert "words: unembedding (as asked)" in capsys.readouterr().err
+    assert Store.open(tmp_path / "one").manifest.words == "unembedding"
     again = contents(tmp_path / "one")
-    assert again["neuron_words"] and {**again, "neuron_words": 0, "texts": 0} == {
-        **rows,
-        "neuron_words": 0,
-        "texts": 0,
-    }
+    assert [] != again["neuron_words"] != rows["neuron_words"]
+    for found in (again, rows):
+        del found["neuron_words"], found["texts"]
+    assert again == rows
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,8 @@ def test_one_build_is_the_merge_of_its_parts(
         ["build", "--scenes", "1", "--out", "x", "--workers", "-1"],
         ["merge", "--out", "x"],
         ["merge", "parts"],
+        ["merge", "parts", "--out", "x", "--words"],
+        ["build", "--scenes", "1", "--out", "x", "--words", "all"],
         ["verify"],
         ["verify", "x", "--samples", "0"],
         ["stats", "x", "--always-share", "90"],
@@ -164,7 +172,7 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path: Path, capsys: pytest.Capt
         ["verify", tmp_path / "nowhere"],
         ["stats", tmp_path],
         ["label", tmp_path / "nowhere"],
-        ["label", tmp_path / "nowhere", "--no-words"],
+        ["label", tmp_path / "nowhere", "--words", "none"],
     ):
         assert call(*args) == 1
         text = capsys.readouterr().err
@@ -175,7 +183,7 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path: Path, capsys: pytest.Capt
 def test_a_store_that_is_being_built_is_left_alone(
     tmp_path: Path, classes: Path, site: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["--images", classes, *site, "--quiet", "--no-words", "--out", tmp_path / "s"]
+    args = ["--images", classes, *site, "--quiet", "--words", "none", "--out", tmp_path / "s"]
     assert call("build", *args) == 0
     capsys.readouterr()
     with locked(work_folder(tmp_path / "s", None)):
@@ -188,7 +196,7 @@ def test_a_store_that_is_being_built_is_left_alone(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_a_real_build_that_goes_on(tmp_path: Path, number: int, code: int) -> None:
     args = [sys.executable, "-m", "index", "build", "--scenes", "60", "--out", str(tmp_path / "s")]
-    args += ["--batch", "2", "--no-words", "--device", "cpu"]
+    args += ["--batch", "2", "--words", "none", "--device", "cpu"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(args, cwd=ROOT, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as run:
         assert run.stderr is not None
@@ -216,6 +224,38 @@ def test_signals_outside_the_pass_end_cleanly(
     monkeypatch.setattr(build, "run", interrupted)
     assert call("build", "--scenes", "1", "--out", "x") == code
     assert "nothing was published" in capsys.readouterr().err
+
+
+def test_words_come_from_the_model_or_not_at_all(
+    tmp_path: Path, classes: Path, site: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def words_of(*how: str | Path) -> list:
+        capsys.readouterr()
+        assert call(*how) == 0
+        found = contents(tmp_path / "s")["neuron_words"]
+        assert bool(found) == (Store.open(tmp_path / "s").manifest.words != "none")
+        Store.open(tmp_path / "s").verify()
+        return found
+
+    source = ["--images", classes, *site, "--batch", "3", "--limit", "11", "--workers", "0"]
+    assert call("build", *source, "--shard", "1/1", "--out", tmp_path / "parts") == 0
+    merge = ["merge", tmp_path / "parts", "--out", tmp_path / "s"]
+    assert words_of("build", *source, "--words", "none", "--out", tmp_path / "s") == []
+    assert words_of(*merge, *site[2:]) == words_of(*merge, *site, "--words", "none") == []
+    asked = words_of(*merge, *site, "--words", "answer")
+    read = words_of(*merge, *site, "--words", "unembedding")
+    assert asked != read
+    assert read == words_of("build", *source, "--words", "unembedding", "--out", tmp_path / "s")
+    (tmp_path / "names.txt").write_text("n01440764 tench\n")
+    assert call("label", tmp_path / "s", "--words", "none", "--class-names", tmp_path / "names.txt") == 1
+    assert contents(tmp_path / "s")["neuron_words"] == read
+
+
+def test_help_offers_what_a_manifest_may_say(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("build", "merge", "label"):
+        with pytest.raises(SystemExit):
+            command.main([name, "--help"])
+        assert f"--words {{{','.join(ROUTES)}}}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

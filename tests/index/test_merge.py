@@ -36,7 +36,7 @@ def some_items() -> list[Picture | Exception]:
 def run(out: Path, source: Source, shard: Shard | None = None, **config: object) -> Summary:
     """Build a part or a store with the stand-ins."""
     return build(
-        BuildConfig(out, batch=2, sample=100, words=False, shard=shard, **config),
+        BuildConfig(out, batch=2, sample=100, words="none", shard=shard, **config),
         source,
         FakeLVLM(),
         random_sae(),
@@ -104,7 +104,7 @@ def test_parts_of_scenes_are_one_pass(tmp_path: Path) -> None:
 
 def test_a_finished_part_is_left_alone(parts: Path) -> None:
     told: list[str] = []
-    config = BuildConfig(parts, batch=2, sample=100, words=False, shard=Shard(2, PARTS))
+    config = BuildConfig(parts, batch=2, sample=100, words="none", shard=Shard(2, PARTS))
     source = ListSource(some_items())
     summary = build(config, source, FakeLVLM(fail_after=0), random_sae(), tell=told.append)
     assert summary.fresh == 0 and summary.n_images == 4
@@ -143,6 +143,8 @@ def test_missing_double_and_foreign_parts_are_named(three: Path, tmp_path: Path)
     with pytest.raises(ModelError, match="were built with the model fake@0123, this one is fake@9999"):
         merge([three], out, sae, other)
     assert not out.exists()
+    with pytest.raises(ModelError, match="the words by answer come from the model; name that of the build"):
+        merge([third, first, second], out, sae, words="answer")
     merge([third, first, second], out, sae)
 
 
@@ -158,7 +160,7 @@ def test_unfinished_and_damaged_parts_are_named(three: Path, tmp_path: Path) -> 
     shutil.rmtree(second)
     with pytest.raises(SystemError):
         build(
-            BuildConfig(three, batch=2, sample=100, words=False, shard=Shard(2, 3)),
+            BuildConfig(three, batch=2, sample=100, words="none", shard=Shard(2, 3)),
             ListSource(noise_pictures(20)),
             FakeLVLM(fail_after=2, failure=SystemError),
             random_sae(),

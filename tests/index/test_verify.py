@@ -26,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
 def built(photos: Path, **how: object) -> Store:
     """A store of a folder."""
     out = photos.parent / "store"
-    config = BuildConfig(out, batch=8, words=False, **how)
+    config = BuildConfig(out, batch=8, words="none", **how)
     build(config, FolderSource(photos), FakeLVLM(), random_sae())
     return Store.open(out)
 

@@ -54,6 +54,7 @@ def some_manifest(**changes: object) -> Manifest:
         "interval_places": 10,
         "monosemanticity_baseline": 0.25,
         "dtype": "float32",
+        "words": "answer",
     }
     return Manifest(**{**facts, **changes})
 

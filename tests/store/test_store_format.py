@@ -15,7 +15,15 @@ from store_maker import make_store, some_b_dec
 
 import explorer.store
 from explorer.store import classes, histogram, maps, notes, sketch
-from explorer.store.manifest import FILE_NAMES, FORMAT, FVU_QUANTILES, MANIFEST_NAME, NOTES_NAME, Manifest
+from explorer.store.manifest import (
+    FILE_NAMES,
+    FORMAT,
+    FVU_QUANTILES,
+    MANIFEST_NAME,
+    NOTES_NAME,
+    ROUTES,
+    Manifest,
+)
 from explorer.store.schema import LATEST, migrate, migrations, version
 
 TEXT = Path(explorer.store.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
@@ -86,6 +94,13 @@ def test_manifest_fields_are_those_of_the_code() -> None:
     described = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(described) == sorted(field.name for field in fields(Manifest))
     assert all(f'`"{quantile}"`' in section for quantile in FVU_QUANTILES)
+
+
+def test_ways_to_find_words_are_those_of_the_code() -> None:
+    sections = sections_of(STORE_TEXT)
+    row = re.search(r"^\| `words` \| (.*) \|$", sections[MANIFEST_NAME], re.MULTILINE)
+    assert row and [name for name in re.findall(r"`(\w+)`", row[1]) if name != "neuron_words"] == [*ROUTES]
+    assert re.findall(r"^- `(\w+)`:", sections["neuron_words"], re.MULTILINE) == [*ROUTES]
 
 
 def test_files_are_those_of_the_code() -> None:

@@ -300,6 +300,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         (json.dumps({k: v for k, v in good.items() if k != "block"}), "lacks block"),
         (json.dumps({**good, "files": {"index.sqlite": 3}}), "is damaged"),
         (json.dumps({**good, "files": {}}), "lacks index.sqlite"),
+        (json.dumps({**good, "words": "guessed"}), r"is damaged \(words\)"),
         (json.dumps({**good, "n_images": "many", "source": None}), r"is damaged \(n_images, source\)"),
     ):
         manifest.write_text(text)

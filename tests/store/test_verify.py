@@ -122,6 +122,11 @@ def test_every_broken_rule_is_named(folder: Path, sql: str, words: str) -> None:
     assert f"python -m index build --images FOLDER --out {folder}" in said
 
 
+def test_words_that_nobody_asked_for_are_found(tmp_path: Path) -> None:
+    make_store(tmp_path / "s", words="none")
+    assert "neuron_words has 3 rows, the manifest says that nothing was asked" in found_by(tmp_path / "s")
+
+
 def test_all_problems_are_told_together_but_not_endlessly(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "index.sqlite")) as db, db:
         db.execute("UPDATE neurons SET class = 'rare'")

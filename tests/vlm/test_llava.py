@@ -242,6 +242,28 @@ def test_words_are_the_vocabulary_without_special_tokens(lvlm: Llava) -> None:
     assert "cat" in words and all(word.isalpha() for word in words if word)
 
 
+def test_unembedding_is_the_last_step_of_the_language_model(tiny_lvlm_folder: Path) -> None:
+    lvlm = open_lvlm(tiny_lvlm_folder)
+    norm = lvlm.model.model.language_model.norm
+    norm.weight.copy_(torch.linspace(0.5, 2, len(norm.weight)))
+    states: list[torch.Tensor] = []
+    norm.register_forward_pre_hook(lambda module, args: states.append(args[0]))
+    logits = lvlm.model(input_ids=torch.tensor([[1, 8, 9]])).logits[0]
+    lengths = states[0][0].square().mean(-1, keepdim=True).sqrt()
+    found = lvlm.unembed(states[0][0] / lengths)
+    assert found.shape == logits.shape and found.dtype == torch.float32
+    assert torch.allclose(found, logits, atol=1e-3)
+    one, other = states[0][0, :1], states[0][0, 1:2]
+    apart = lvlm.unembed(one) - lvlm.unembed(other)
+    assert torch.allclose(lvlm.unembed(one - other), apart, atol=1e-3)
+
+
+def test_the_size_of_the_language_model_leaves_the_tower_out(lvlm: Llava) -> None:
+    model, rest = lvlm.model, (lvlm.model.get_encoder(modality="image"), lvlm.projector)
+    others = sum(weights.numel() for module in rest for weights in module.parameters())
+    assert lvlm.text_size == sum(weights.numel() for weights in model.parameters()) - others > 10_000
+
+
 @pytest.mark.parametrize(
     ("piece", "marked", "word"),
     [
