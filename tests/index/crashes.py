@@ -32,11 +32,13 @@ KILLS = 10
 
 
 class SlowLVLM(FakeLVLM):
-    """Takes its time, so that a kill falls anywhere."""
+    """Takes its time, so that a kill falls anywhere. seconds: for a batch."""
+
+    seconds = 0.0
 
     def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
         """As the fake one, later."""
-        time.sleep(0.01)
+        time.sleep(self.seconds)
         return super().tower(pixel_values, block)
 
 
@@ -71,12 +73,13 @@ def forked(job: Callable[[], str], patience: float | None = None) -> tuple[int, 
 def at_random_moments(out: Path, source: Path, seed: int) -> dict:
     """Kill the build again and again after random times; let the last run end."""
     dice = random.Random(seed)
-    kills = 0
+    kills, SlowLVLM.seconds = 0, 0.05
     for _ in range(KILLS):
-        status, words = forked(lambda: run(out, source), dice.uniform(0.05, 0.6))
+        status, words = forked(lambda: run(out, source), dice.uniform(0.05, 0.25))
         kills += os.WIFSIGNALED(status)
         if words or not os.WIFSIGNALED(status):
             break
+    SlowLVLM.seconds = 0.0
     status, words = forked(lambda: run(out, source))
     return {"kills": kills, "status": status, "words": words}
 
