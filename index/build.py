@@ -93,7 +93,7 @@ class Summary(NamedTuple):
     n_images: int
     fresh: int
     seconds: float
-    finishing: float
+    finishing: float = 0.0
 
 
 def build(
