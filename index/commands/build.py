@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         def seen(progress: Progress) -> None:
             if bar.total is None:
                 bar.reset(progress.of)
-                bar.initial = bar.n = progress.done
+                bar.initial = bar.n = bar.last_print_n = progress.done
             bar.set_postfix_str(f"{progress.skipped} skipped" if progress.skipped else "", refresh=False)
             bar.update(progress.done - bar.n)
 
