@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -79,24 +79,76 @@ def save(folder: Path, saved: Saved) -> None:
         ) from error
 
 
-def load(folder: Path, mapped: bool = False) -> Saved | None:
+class Mapped(NamedTuple):
+    """A checkpoint whose arrays are read-only memory maps. Only sizes were looked at until `check`.
+
+    saved: what it holds; folder: where.
+    """
+
+    saved: Saved
+    folder: Path
+
+    def check(self) -> None:
+        """Read all files from end to end, which leaves them in the system's cache as far as there is room.
+
+        Raises StoreError when one is not as it was written.
+        """
+        if (problem := _problem(self.folder)) is not None:
+            raise _all_damaged(self.folder.parent, [f"{self.folder.name}: {problem}"])
+
+
+def load(folder: Path) -> Saved | None:
     """The newest whole checkpoint in a part's folder; None when there is none yet.
 
-    mapped: leave the arrays on the disk, as read-only memory maps. A damaged checkpoint is passed over for
-    the one before it; StoreError when only damaged ones are there.
+    A damaged checkpoint is passed over for the one before it; StoreError when only damaged ones are there.
     """
+    found = _newest(folder, lambda name: True)
+    if found is None:
+        return None
+    saved = _read(found.state, None)
+    return saved._replace(damaged=found.damaged)
+
+
+def load_mapped(folder: Path) -> Mapped | None:
+    """The newest checkpoint in a part's folder, left on the disk; None when there is none yet.
+
+    One with files missing or cut short is passed over as in `load`; the rest is for `check` to find.
+    """
+    found = _newest(folder, lambda name: name == SKIPPED_NAME)
+    if found is None:
+        return None
+    try:
+        saved = _read(found.state, "r")
+    except (OSError, ValueError, EOFError) as error:
+        raise _all_damaged(folder, [f"{found.state.name}: {error}"]) from error
+    return Mapped(saved._replace(damaged=found.damaged), found.state)
+
+
+class _Found(NamedTuple):
+    """A whole checkpoint, and what was wrong with newer ones."""
+
+    state: Path
+    damaged: tuple[str, ...]
+
+
+def _newest(folder: Path, hashed: Callable[[str], bool]) -> _Found | None:
+    """The newest checkpoint without a problem; the files are hashed whose names are."""
     damaged: list[str] = []
     for state in reversed(_states(folder)):
-        problem = _problem(state)
+        problem = _problem(state, hashed)
         if problem is None:
-            return _read(state, mapped)._replace(damaged=tuple(damaged))
+            return _Found(state, tuple(damaged))
         damaged.append(f"{state.name}: {problem}")
     if damaged:
-        raise StoreError(
-            f"the saved progress in {folder} is damaged ({'; '.join(damaged)}); "
-            "start this build again with --restart"
-        )
+        raise _all_damaged(folder, damaged)
     return None
+
+
+def _all_damaged(folder: Path, damaged: Sequence[str]) -> StoreError:
+    return StoreError(
+        f"the saved progress in {folder} is damaged ({'; '.join(damaged)}); "
+        "start this build again with --restart"
+    )
 
 
 def progress(folder: Path) -> tuple[int, int] | None:
@@ -148,8 +200,8 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _problem(state: Path) -> str | None:
-    """What is wrong with a checkpoint, or None. All files are hashed."""
+def _problem(state: Path, hashed: Callable[[str], bool] = lambda name: True) -> str | None:
+    """What is wrong with a checkpoint, or None. The sizes of all files are looked at; some are hashed."""
     try:
         facts = json.loads((state / FACTS_NAME).read_text(encoding="utf-8"))
         files = {name: FileFacts(*known) for name, known in facts["files"].items()}
@@ -160,20 +212,20 @@ def _problem(state: Path) -> str | None:
     def changed(name: str) -> bool:
         try:
             size = (state / name).stat().st_size
-            return size != files[name].bytes or facts_of(state / name) != files[name]
+            return size != files[name].bytes or (hashed(name) and facts_of(state / name) != files[name])
         except OSError:
             return True
 
+    names = sorted(files, key=lambda name: -files[name].bytes)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing sets the other threads free
-        wrong = [name for name, bad in zip(files, pool.map(changed, files), strict=True) if bad]
+        wrong = [name for name, bad in zip(names, pool.map(changed, names), strict=True) if bad]
     return f"{', '.join(wrong)} changed or cut short" if wrong else None
 
 
-def _read(state: Path, mapped: bool) -> Saved:
-    """Read a checkpoint whose files are known to be whole."""
+def _read(state: Path, mode: Literal["r"] | None) -> Saved:
+    """Read a checkpoint whose files are known to be whole; its arrays stay on the disk in mode "r"."""
     facts = json.loads((state / FACTS_NAME).read_text(encoding="utf-8"))
     names = [name.removesuffix(".npy") for name in facts["files"] if name.endswith(".npy")]
-    mode: Literal["r"] | None = "r" if mapped else None
     arrays = {name: np.load(state / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in names}
     lines = (state / SKIPPED_NAME).read_text(encoding="ascii").splitlines()
     skipped = [SkippedRow(*json.loads(line)) for line in lines]

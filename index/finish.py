@@ -5,7 +5,7 @@ Knows which table comes from where; what a neuron means is the business of `mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import merge as in_order
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def write_store(
     manifest: Manifest,
     state: BuildState,
     facts: SourceFacts,
-    pictures: Sequence[Pending],
+    pictures: Mapping[int, Pending],
     skipped: Sequence[SkippedRow],
     sae: SAE,
     lvlm: LVLM | None,
@@ -49,7 +49,7 @@ def write_store(
 ) -> Finished:
     """Write all tables, in an order that does not depend on the order of the images or parts.
 
-    pictures: the pending files of all parts; lvlm: None for a store without words; words: how they are
+    pictures: the pending file of each part, from 0; lvlm: None for a store without words; words: how they are
     found, None for the way that suits the model.
     """
     found = state.statistics.facts()
@@ -57,7 +57,8 @@ def write_store(
     directions = sae.W_dec.detach().float().cpu().numpy()
     shown: list[tuple[int, ...]] = []
     tell(f"writing {len(holders):,} pictures")
-    writer.add_images(image_rows(pictures, holders, facts, shown))
+    owner = holders // manifest.batch % manifest.n_parts
+    writer.add_images(image_rows(pictures, holders, owner, facts, shown))
     tell("writing exemplars")
     writer.add_exemplars(exemplar_rows(state, holders))
     writer.add_intervals(interval_rows(state, holders, found.peak))
@@ -68,7 +69,8 @@ def write_store(
     exemplars = image_places(state.top, holders)
     baseline = write_meaning(writer, Material(state, found, facts, exemplars, Shown.of(shown)), directions)
     if lvlm is not None:
-        mean_patch = state.sample.embeddings.mean(0, dtype=np.float64)
+        kept = state.sample.embeddings
+        mean_patch = kept.mean(0, dtype=np.float64) if len(kept) else None
         asked = find_words(words, lvlm, manifest.block, mean_patch, directions, found.active_mean, tell)
         writer.add_words(word_rows(asked.words))
         manifest = replace(manifest, words=asked.route)
@@ -77,17 +79,23 @@ def write_store(
 
 
 def image_rows(
-    pictures: Sequence[Pending], holders: np.ndarray, facts: SourceFacts, shown: list[tuple[int, ...]]
+    pictures: Mapping[int, Pending],
+    holders: np.ndarray,
+    owner: np.ndarray,
+    facts: SourceFacts,
+    shown: list[tuple[int, ...]],
 ) -> Iterator[ImageRow]:
-    """The pictures that hold a place, by number, as rows of the store; `shown` hears of their labels."""
+    """The pictures that hold a place, by number, as rows of the store; `shown` hears of their labels.
+
+    owner: the part that each comes from.
+    """
     names = [name for _, name in facts.vocabulary]
-    mine = [np.intersect1d(pending.numbers(), holders) for pending in pictures]
-    if len(lost := np.setdiff1d(holders, np.concatenate([np.zeros(0, np.int64), *mine]))):
+    if (lost := np.flatnonzero(~np.isin(owner, list(pictures)))).size:
         raise StoreError(
-            f"picture {lost[0]} and {len(lost) - 1} others that hold a place are missing from the parts; "
-            "build them again with --restart"
+            f"picture {holders[lost[0]]} and {len(lost) - 1} others that hold a place are missing from the "
+            "parts; build them again with --restart"
         )
-    rows = (pending.read(numbers) for pending, numbers in zip(pictures, mine, strict=True))
+    rows = (pending.read(holders[owner == part]) for part, pending in sorted(pictures.items()))
     for image, row in enumerate(in_order(*rows, key=_number)):
         shown.append(row.labels)
         yield ImageRow(image, *row[1:6], tuple(names[label] for label in row.labels))

@@ -7,12 +7,16 @@ states; what the tables hold is the business of `finish`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from explorer.errors import ModelError, SAEError, SourceError, StoreError
 from explorer.sae import SAE
@@ -24,11 +28,13 @@ from explorer.store.pending import Pending
 from explorer.store.writer import SkippedRow
 from explorer.vlm.base import LVLM
 from index import checkpoints
-from index.checkpoints import Saved
+from index.checkpoints import Mapped, Saved
 from index.finish import write_store
 from index.stage.intervals import INTERVALS
 from index.stage.state import StateShape, merge_states
 from index.work import PINS_NAME, Pins, Work, locked, open_finished, work_folder
+
+Arrays = Mapping[str, np.ndarray]
 
 
 class Merged(NamedTuple):
@@ -124,18 +130,19 @@ def merge_works(
     pins, facts = works[0].pins, works[0].facts
     _check_site(pins, sae, lvlm, words)
     tell(f"reading {len(works)} part{'s' * (len(works) > 1)}")
-    saved = [_load(work) for work in works]
+    mapped = [_load(work) for work in works]
+    saved = [part.saved for part in mapped]
     skipped = sorted(row for part in saved for row in part.skipped)
-    filled = [part for part in saved if part.shape is not None]
+    filled = [part for part in mapped if part.saved.shape is not None]
     if not filled:
         first = skipped[0].reason if skipped else "there are none"
         raise SourceError(f"none of the {pins.n_images} pictures could be read; the first: {first}")
     shape = _one_shape(works, saved)
-    state = merge_states(shape, [part.arrays for part in filled])
-    del saved, filled
+    state = merge_states(shape, [part.saved.arrays for part in filled], partial(_checked, filled))
+    del mapped, saved, filled
     with atomic(out) as folder, StoreWriter(folder) as writer, ExitStack() as stack:
-        files = [work.pictures for work in works if work.pictures.is_file()]
-        pendings = [stack.enter_context(Pending(path, new=False)) for path in files]
+        files = {work.pins.shard - 1: work.pictures for work in works if work.pictures.is_file()}
+        pendings = {part: stack.enter_context(Pending(path, new=False)) for part, path in files.items()}
         manifest = _manifest(pins, facts.description, state.n_images, len(skipped), shape)
         manifest, classes = write_store(
             writer, manifest, state, facts, pendings, skipped, sae, lvlm, words, tell
@@ -180,15 +187,29 @@ def _check_site(pins: Pins, sae: SAE, lvlm: LVLM | None, words: Route | None) ->
     site_block(lvlm, sae)
 
 
-def _load(work: Work) -> Saved:
-    """The finished state of a part, on the disk. Raises StoreError when it is not whole."""
-    saved = work.load(mapped=True)
-    if saved is None or not saved.complete:
-        damage = f" ({'; '.join(saved.damaged)})" if saved and saved.damaged else ""
+def _load(work: Work) -> Mapped:
+    """The finished state of a part, on the disk, unchecked. Raises StoreError when it is not whole."""
+    found = checkpoints.load_mapped(work.folder)
+    if found is None or not found.saved.complete:
+        damage = f" ({'; '.join(found.saved.damaged)})" if found and found.saved.damaged else ""
         raise StoreError(
             f"{work.folder} is not finished{damage}; run its build again, it goes on where it is"
         )
-    return saved
+    return found
+
+
+def _checked(mapped: Sequence[Mapped], parts: Sequence[Arrays]) -> Iterator[Arrays]:
+    """The arrays of each part once its files are known to be whole; meanwhile the next part is checked.
+
+    What was just checked is still in the system's cache, so that each file comes from the disk once.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(mapped[0].check)
+        for i, arrays in enumerate(parts):
+            coming.result()
+            if i + 1 < len(mapped):
+                coming = pool.submit(mapped[i + 1].check)
+            yield arrays
 
 
 def _one_shape(works: Sequence[Work], saved: Sequence[Saved]) -> StateShape:

@@ -169,9 +169,9 @@ class Work:
         """The file of pending pictures."""
         return self.folder / PICTURES_NAME
 
-    def load(self, mapped: bool = False) -> Saved | None:
+    def load(self) -> Saved | None:
         """The newest checkpoint, None before the first."""
-        return checkpoints.load(self.folder, mapped)
+        return checkpoints.load(self.folder)
 
     def save(self, saved: Saved) -> None:
         """Write a checkpoint."""

@@ -46,7 +46,7 @@ __all__ = ["ConceptRow", "ExemplarRow", "ImageRow", "SkippedRow", "StoreWriter",
 
 # Nobody reads before the folder is renamed, so a journal would protect nothing.
 _QUICK = (
-    "PRAGMA page_size = 8192; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+    "PRAGMA page_size = 32768; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
     "PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -65536;"
 )
 # What people search: the label, the other labels and the words of each neuron, in plain words.

@@ -33,6 +33,13 @@ class Bids(NamedTuple):
     group: np.ndarray
 
 
+class Choice(NamedTuple):
+    """Where the places of a joined table come from, [R, P]: part uint32, column uint8 of its row there."""
+
+    part: np.ndarray
+    column: np.ndarray
+
+
 Draw = Callable[[np.ndarray], np.ndarray]
 """Sketches [w, side] int8 of some of the runs, [w]."""
 
@@ -187,40 +194,49 @@ class Places:
     def absorb(self, name: str, parts: Sequence[Mapping[str, np.ndarray]]) -> None:
         """Fill this empty table with the best of several tables of different images, given as their
         arrays."""
-        rows, places = self.key.shape
-        step = max(1, _MERGED_AT_ONCE // (places * len(parts)))
-        done = np.zeros((len(parts), 2), dtype=np.int64)
-        for begin in range(0, rows, step):
-            self._absorb_rows(name, parts, slice(begin, min(begin + step, rows)), done)
-        self._last[:] = self.key[:, -1]
+        choice = self.choose(name, parts)
+        for i, part in enumerate(parts):
+            self.fill(name, choice, i, part)
 
-    def _absorb_rows(
-        self, name: str, parts: Sequence[Mapping[str, np.ndarray]], rows: slice, done: np.ndarray
-    ) -> None:
-        """Merge some rows. done [parts, 2]: records and map bytes of each part that belong to rows before
-        these."""
-        n_places = self.key.shape[1]
-        keys = [np.asarray(part[f"{name}.key"][rows]) for part in parts]
-        order = np.argsort(np.concatenate(keys, axis=1), axis=1)[:, :n_places]
-        best = np.take_along_axis(np.concatenate(keys, axis=1), order, axis=1)
-        self.key[rows] = best
-        owner, column = order // n_places, order % n_places
-        for i, (part, key) in enumerate(zip(parts, keys, strict=True)):
-            held = key != EMPTY
-            nth = np.cumsum(held.reshape(-1)).reshape(held.shape) - 1
-            records_before, bytes_before = done[i].tolist()
-            lengths = np.asarray(part[f"{name}.lengths"][records_before : records_before + int(held.sum())])
-            ends = np.cumsum(lengths, dtype=np.int64)
-            done[i] += len(lengths), int(ends[-1]) if len(ends) else 0
-            at, goal = np.nonzero((owner == i) & (best != EMPTY))
-            mine = nth[at, column[at, goal]]
-            records = self._fresh(len(mine))
-            self.record[rows][at, goal] = records
-            for c in (*_RECORDED, *(["sketches"] if self.side else [])):
-                getattr(self, c)[records] = part[f"{name}.{c}"][records_before + mine]
-            wanted = lengths[mine]
-            data = part[f"{name}.maps"][bytes_before : done[i, 1]][spans(ends[mine] - wanted, wanted)]
-            self.starts[records] = self.arena.append(data) + np.cumsum(wanted, dtype=np.int64) - wanted
+    def choose(self, name: str, parts: Sequence[Mapping[str, np.ndarray]]) -> Choice:
+        """Take the best keys of several tables, given as their arrays; the records are still to be filled."""
+        rows, places = self.key.shape
+        choice = Choice(np.zeros((rows, places), np.uint32), np.zeros((rows, places), np.uint8))
+        step = max(1, _MERGED_AT_ONCE // (places * len(parts)))
+        for begin in range(0, rows, step):
+            block = slice(begin, min(begin + step, rows))
+            keys = np.concatenate([part[f"{name}.key"][block] for part in parts], axis=1)
+            order = _lowest(keys, places)
+            self.key[block] = np.take_along_axis(keys, order, axis=1)
+            choice.part[block], choice.column[block] = order // places, order % places
+        self._last[:] = self.key[:, -1]
+        return choice
+
+    def fill(self, name: str, choice: Choice, i: int, part: Mapping[str, np.ndarray]) -> None:
+        """Take over the records of those places of table number i, given as its arrays, that were chosen."""
+        held = part[f"{name}.key"] != EMPTY
+        nth = np.cumsum(held.reshape(-1), dtype=np.int32).reshape(held.shape) - 1
+        at, goal = np.nonzero((choice.part == i) & self.taken)
+        mine = nth[at, choice.column[at, goal]]
+        records = self._fresh(len(mine))
+        self.record[at, goal] = records
+        for column in (*_RECORDED, *(["sketches"] if self.side else [])):
+            getattr(self, column)[records] = part[f"{name}.{column}"][mine]
+        lengths = np.asarray(part[f"{name}.lengths"])
+        ends = np.cumsum(lengths, dtype=np.int64)
+        wanted = lengths[mine]
+        data = part[f"{name}.maps"][spans(ends[mine] - wanted, wanted)]
+        self.starts[records] = self.arena.append(data) + np.cumsum(wanted, dtype=np.int64) - wanted
+
+
+def _lowest(keys: np.ndarray, count: int) -> np.ndarray:
+    """Where the lowest `count` keys of each row are [R, count], the lowest first."""
+    if count == 1:
+        return keys.argmin(axis=1)[:, None]
+    if keys.shape[1] == count:
+        return np.argsort(keys, axis=1)
+    near = np.argpartition(keys, count - 1, axis=1)[:, :count]
+    return np.take_along_axis(near, np.argsort(np.take_along_axis(keys, near, axis=1), axis=1), axis=1)
 
 
 def bids_by_score(table: Places, groups: Groups, numbers: np.ndarray) -> Bids:

@@ -6,12 +6,13 @@ numbers of images and neurons; nothing of pictures, models, files or SQL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from explorer.errors import ExplorerError
+from explorer.store.manifest import DETAILED
 from explorer.store.sketch import side_of
 from index.loading import SkippedRow
 from index.stage import intervals
@@ -181,14 +182,20 @@ class BuildState:
             self.probes.absorb("probes", arrays)
 
 
-def merge_states(shape: StateShape, parts: Sequence[Mapping[str, np.ndarray]]) -> BuildState:
+def merge_states(
+    shape: StateShape,
+    parts: Sequence[Mapping[str, np.ndarray]],
+    each: Callable[[Sequence[Mapping[str, np.ndarray]]], Iterable[Mapping[str, np.ndarray]]] = iter,
+) -> BuildState:
     """One state from those of parts that share no image, given as their arrays (memory maps will do).
 
-    The order of the parts does not matter. Beside the result it holds little more than a block of neurons.
+    The order of the parts does not matter. Of all parts together only the keys are read; then `each` gives
+    the parts one by one, in order, when the rest of their arrays may be read.
     """
     state = BuildState(shape)
-    state.top.absorb("top", parts)
-    state.intervals.absorb("intervals", parts)
-    for arrays in parts:
+    top, fair = state.top.choose("top", parts), state.intervals.choose("intervals", parts)
+    for i, arrays in enumerate(each(parts)):
+        state.top.fill("top", top, i, arrays)
+        state.intervals.fill("intervals", fair, i, arrays)
         state.add_sums(arrays)
     return state
