@@ -26,6 +26,8 @@ FILE_NAMES = (DATABASE_NAME, DIRECTIONS_NAME, CENTROIDS_NAME)
 Route = Literal["answer", "unembedding", "none"]
 ROUTES: tuple[Route, ...] = get_args(Route)
 """Where the words of neurons may come from; FORMAT.md says what each means."""
+DETAILED = 32
+"""How many times more images than the sample holds stand for intervals and histograms of activations."""
 FVU_QUANTILES = (0.5, 0.9, 0.99, 0.995, 0.999)
 
 
@@ -73,6 +75,11 @@ class Manifest:
     words: Route
     format: int = FORMAT
     files: Mapping[str, FileFacts] = field(default_factory=dict)
+
+    @property
+    def all_detailed(self) -> bool:
+        """Whether all images could stand for intervals and are counted in the histograms of activations."""
+        return not self.sample or self.n_images + self.n_skipped <= DETAILED * self.sample
 
     def fvu_quantile(self, quantile: float) -> float:
         """The unexplained variance that a share `quantile` of the indexed images stays below."""

@@ -55,7 +55,7 @@ class Pools(NamedTuple):
     table [F << shift] float64: at cell = neuron << shift | image the sum, or the largest, of the neuron's
     activations there; the image's score is that divided by `divisor`. totals [F << shift] float64: their sums
     over patches. owner, cell [n] int64, token [n] int32, value [n] float32: neuron, cell, patch and
-    activation of each activation on a patch, in no order.
+    activation of each activation on a patch, by image: those of image i lie at edges[i] to edges[i + 1].
     """
 
     table: np.ndarray
@@ -66,6 +66,7 @@ class Pools(NamedTuple):
     cell: np.ndarray
     token: np.ndarray
     value: np.ndarray
+    edges: np.ndarray
 
     @property
     def n_neurons(self) -> int:
@@ -106,17 +107,23 @@ def pool(codes: Codes, n_neurons: int, how: Pooling, include_cls: bool = False) 
     cell = owner << shift
     cell |= codes.image
     size = n_neurons << shift
-    token, value = codes.token, codes.value
-    totals = table = np.bincount(cell, weights=value, minlength=size)
+    image, token, value = codes.image, codes.token, codes.value
+    totals = table = _added(cell, value, size)
     if how == "max":
         table = np.zeros(size)
         np.maximum.at(table, cell, value.astype(np.float64))
     if include_cls:
         on = np.flatnonzero(token < codes.n_patches)
-        owner, cell, token, value = owner[on], cell[on], token[on], value[on]
-        totals = np.bincount(cell, weights=value, minlength=size)
+        owner, cell, image, token, value = owner[on], cell[on], image[on], token[on], value[on]
+        totals = _added(cell, value, size)
     divisor = codes.n_patches + include_cls if how == "mean" else 1
-    return Pools(table, totals, divisor, shift, owner, cell, token, value)
+    edges = np.searchsorted(image, np.arange(codes.n_images + 1))
+    return Pools(table, totals, divisor, shift, owner, cell, token, value, edges)
+
+
+def _added(cell: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
+    """The sum of the values of each cell, in their order, [size] float64."""
+    return np.bincount(cell, weights=value, minlength=size).astype(np.float64, copy=False)
 
 
 def groups_at(pools: Pools, cells: np.ndarray) -> Groups:

@@ -13,8 +13,6 @@ from index.stage.codes import Groups
 from index.stage.places import Bids, Places
 
 INTERVALS = 10
-SAMPLES = 32
-"""How many times more images take part than the sample holds: enough for all but the rarest intervals."""
 _TAGS = np.uint64(511)
 _SLOTS = np.arange(512) % INTERVALS
 

@@ -69,9 +69,9 @@ class StateShape:
             raise ExplorerError(f"cannot index a grid of {self.rows} x {self.cols} patches")
 
     @property
-    def interval_rate(self) -> float:
-        """Share of the images that stand for intervals below a neuron's peak."""
-        return min(1.0, self.sample_rate * intervals.SAMPLES) if self.sample_rate else 1.0
+    def detailed_rate(self) -> float:
+        """Share of the images that may stand for intervals, and whose activations histograms count."""
+        return min(1.0, self.sample_rate * DETAILED) if self.sample_rate else 1.0
 
     @property
     def side(self) -> int:
@@ -124,7 +124,8 @@ class BuildState:
             raise ExplorerError(f"an index takes at most {MOST_IMAGES:,} images")
         pools = pool(codes, shape.n_neurons, shape.score, shape.include_cls)
         groups = all_groups(pools)
-        self.statistics.take(pools, groups, chunk.fvu)
+        detailed = np.flatnonzero(sampled(numbers, shape.detailed_rate))
+        self.statistics.take(pools, groups, chunk.fvu, detailed)
         self.placed = self._place(chunk, pools, groups, numbers).tolist()
         which = np.flatnonzero(sampled(numbers, shape.sample_rate))
         labels = [item.labels for item in chunk.items]
@@ -147,7 +148,7 @@ class BuildState:
         runs = runs_of(pools, high)
         bids = bids._replace(group=np.arange(len(bids.row)))
         won = bids.group[self.top.take(bids, runs, lambda which: drawn(runs, chunk.sketches, which))]
-        fair = intervals.bids(self.intervals, groups, numbers, self.shape.interval_rate)
+        fair = intervals.bids(self.intervals, groups, numbers, self.shape.detailed_rate)
         some = runs_of(pools, select(groups, fair.group))
         fair = fair._replace(group=np.arange(len(fair.row)))
         lucky = self.intervals.take(fair, some)

@@ -1,7 +1,7 @@
 """How often and how strongly each neuron fires, taken in one chunk at a time.
 
 Every sum is exact, so neither the order of the chunks nor a split of them into parts changes the result.
-Knows numpy only.
+Knows arrays only.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from explorer.store.histogram import BINS, bins_of
 from explorer.store.manifest import FVU_QUANTILES
-from index.stage.codes import Groups, Pools, ranks_in_runs, run_starts
+from index.stage.codes import Groups, Pools, ranks_in_runs, run_starts, spans
 from index.stage.sums import ExactSum
 
 TOP = 20
@@ -71,30 +72,36 @@ class Statistics:
         """How many images were taken in."""
         return int(self.images)
 
-    def take(self, pools: Pools, groups: Groups, fvu: np.ndarray) -> None:
-        """Take in a chunk and all its groups. fvu [b]: the share of each image's variance that the SAE
-        leaves unexplained."""
+    def take(self, pools: Pools, groups: Groups, fvu: np.ndarray, detailed: np.ndarray) -> None:
+        """Take in a chunk and all its groups.
+
+        fvu [b]: the share of each image's variance that the SAE leaves unexplained; detailed: places of the
+        images whose activations are counted in `active_histogram`.
+        """
         self.images += len(fvu)
         place = np.floor((np.log2(np.maximum(fvu, 2.0**-40)) - _FVU_LOWEST) * _FVU_PER_OCTAVE)
         self.fvu += np.bincount(np.clip(place, 0, _FVU_BINS - 1).astype(np.int64), minlength=_FVU_BINS)
-        n_neurons = len(self.fires)
         scores = groups.score.astype(np.float64)
-        everyone = slice(None)
-        self.fires += np.bincount(groups.neuron, minlength=n_neurons)
-        self.patch_fires += np.bincount(pools.owner, minlength=n_neurons)
         squares = np.square(pools.value, dtype=np.float64)
-        for kept, owner, terms in (
-            (self.score_total, groups.neuron, scores),
-            (self.score_square, groups.neuron, scores * scores),
-            (self.active_total, groups.neuron, pools.totals[groups.cell]),
-            (self.active_square, pools.owner, squares),
-        ):
-            kept.add(everyone, np.bincount(owner, weights=terms, minlength=n_neurons))
+        self.fires += np.bincount(groups.neuron, minlength=len(self.fires))
+        self.patch_fires += np.bincount(pools.owner, minlength=len(self.fires))
+        self._add(self.score_total, groups.neuron, scores)
+        self._add(self.score_square, groups.neuron, scores * scores)
+        self._add(self.active_total, groups.neuron, pools.totals[groups.cell])
+        self._add(self.active_square, pools.owner, squares)
         self._raise(self.peak, groups.neuron, groups.score)
         self._raise(self.active_peak, pools.owner, pools.value)
-        np.add.at(self.score_histogram.reshape(-1), groups.neuron * BINS + bins_of(groups.score), 1)
-        np.add.at(self.active_histogram.reshape(-1), pools.owner * BINS + bins_of(pools.value), 1)
-        self.in_top += np.bincount(groups.neuron[self._highest(groups, len(fvu))], minlength=n_neurons)
+        _count(self.score_histogram, groups.neuron, groups.score)
+        entries = spans(pools.edges[detailed], pools.edges[detailed + 1] - pools.edges[detailed])
+        _count(self.active_histogram, pools.owner[entries], pools.value[entries])
+        highest = groups.neuron[self._highest(groups, len(fvu))]
+        self.in_top += np.bincount(highest, minlength=len(self.fires))
+
+    def _add(self, kept: ExactSum, owner: np.ndarray, terms: np.ndarray) -> None:
+        """Add terms to the sums of their owners. On one thread and in order, so the same every time."""
+        sums = torch.zeros(len(self.fires), dtype=torch.float64)
+        sums.scatter_add_(0, torch.from_numpy(owner), torch.from_numpy(terms))
+        kept.add(slice(None), sums.numpy())
 
     @staticmethod
     def _raise(peaks: np.ndarray, owner: np.ndarray, values: np.ndarray) -> None:
@@ -166,6 +173,13 @@ class Highest:
         last = groups.score[near[rank == self._k - 1]]
         self._guess = last.min() * np.float32(0.9) if len(last) == n_images else np.float32(0)
         return near[rank < self._k]
+
+
+def _count(histogram: np.ndarray, owner: np.ndarray, values: np.ndarray) -> None:
+    """Count values in the rows [F, 64] of their owners."""
+    cells = torch.from_numpy(owner * BINS + bins_of(values))
+    flat = torch.from_numpy(histogram.reshape(-1))
+    flat.scatter_add_(0, cells, torch.ones(1, dtype=flat.dtype).expand(len(cells)))
 
 
 def _moments(total: ExactSum, square: ExactSum, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
