@@ -19,7 +19,7 @@ from index.meaning.unembedding import unembedded_words
 from index.meaning.words import neuron_words
 
 MOST = 2e12
-"""Neurons x weights of the language model up to which it is asked, unless told: an hour or two of a core."""
+"""Neurons x weights of the language model up to which it is asked, unless told: up to an hour of a core."""
 TELL_EVERY = 60.0
 """Seconds between two words about how far it is."""
 
@@ -54,19 +54,22 @@ def find_words(
     asked: Route | None,
     lvlm: LVLM,
     block: int,
-    mean_patch: np.ndarray,
+    mean_patch: np.ndarray | None,
     directions: np.ndarray,
     active_mean: np.ndarray,
     tell: Callable[[str], None],
 ) -> FoundWords:
     """Look for the words of all living neurons; `tell` hears which way is taken, and why.
 
-    mean_patch [d]; directions [F, d]: decoder rows; active_mean [F]: mean activation where a neuron fires.
+    mean_patch [d], None when no picture was kept for it; directions [F, d]: decoder rows; active_mean [F]:
+    mean activation where a neuron fires.
     """
     route, why = choose_route(asked, len(directions), lvlm.text_size)
+    if mean_patch is None and route != "none":
+        route, why = "none", "there is no mean picture to start from; use a larger --sample"
     tell(f"words: {route} ({why})")
-    if route == "none":
-        return FoundWords(route, NO_WORDS)
+    if mean_patch is None or route == "none":
+        return FoundWords("none", NO_WORDS)
     find = {"answer": neuron_words, "unembedding": unembedded_words}[route]
     seen = _counting(int(np.count_nonzero(active_mean)), tell)
     return FoundWords(route, find(lvlm, block, mean_patch, directions, active_mean, seen=seen))

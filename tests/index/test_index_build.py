@@ -184,6 +184,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, items: list[Picture]) -> N
     anywhere = build(BuildConfig(tmp_path / "any", words="none"), source, FakeLVLM(), random_sae(block=None))
     assert anywhere.merged is not None and anywhere.merged.manifest.block == FakeLVLM.read_block
     wrong = ({"score": "median"}, {"batch": 0}, {"places": 0}, {"places": 256}, {"workers": -1})
+    wrong = (*wrong, {"words": "all"}, {"words": False})
     for changes in (*wrong, {"sample": -1}, {"shard": Shard(3, 2)}, {"checkpoint_every": -1.0}):
         with pytest.raises(ExplorerError):
             BuildConfig(tmp_path / "s", **changes)

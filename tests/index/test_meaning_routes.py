@@ -45,3 +45,10 @@ def test_each_way_is_taken_and_told(tiny_lvlm_folder: Path, monkeypatch: pytest.
     assert [found[asked].route for asked in (None, *ROUTES)] == ["answer", *ROUTES]
     assert found["none"].words.word == [] and set(found["unembedding"].words.neuron) == {0, 2, 3, 4, 5}
     assert found[None].words.word == found["answer"].words.word != found["unembedding"].words.word
+
+
+def test_without_a_mean_patch_there_are_no_words(tiny_lvlm_folder: Path) -> None:
+    told: list[str] = []
+    found = find_words("answer", open_lvlm(tiny_lvlm_folder), 2, None, np.eye(3), np.ones(3), told.append)
+    assert found.route == "none" and found.words.word == []
+    assert told == ["words: none (there is no mean picture to start from; use a larger --sample)"]
