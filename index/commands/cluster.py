@@ -104,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
             bar.update(progress.done - bar.n)
 
         def tell(words: str) -> None:
+            if bar.n == bar.total:
+                bar.close()
             if not args.quiet:
                 tqdm.write(words, file=sys.stderr)
 

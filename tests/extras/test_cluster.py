@@ -17,11 +17,14 @@ from cluster_fakes import BATCH, COUNT, PARTS, SLOW, TracedSource, on_cluster, o
 from fake_site import contents
 
 from explorer.errors import ExplorerError, SourceError, StoreError
+from index import checkpoints
 from index.__main__ import main
 from index.build import build
 from index.cluster import ClusterConfig, build_on_cluster
 from index.part import Progress
 from index.parts import parts_folder
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of its own settings
 
 SOON = 120.0
 """Seconds after which what should have happened will not."""
@@ -70,9 +73,11 @@ def meanwhile(act: Callable[[], bool]) -> Iterator[list[bool]]:
 def halfway(store: Path) -> int | None:
     """The process of a part that has saved a checkpoint but is not complete, as its lock says."""
     for lock in sorted(parts_folder(store).glob("part-*/lock")):
-        saved = [path.name for path in lock.parent.glob("state-*")]
-        words = lock.read_text(encoding="utf-8").split() if lock.exists() else []
-        if saved and max(saved) < f"state-{COUNT // BATCH // PARTS:08d}" and len(words) > 1:
+        try:
+            found, words = checkpoints.progress(lock.parent), lock.read_text(encoding="utf-8").split()
+        except FileNotFoundError:  # it has just been finished
+            continue
+        if found is not None and found[0] < found[1] and len(words) > 1:
             return int(words[1])
     return None
 
@@ -103,9 +108,11 @@ def test_a_killed_worker_changes_no_row(tmp_path: Path, plain: dict[str, list]) 
         os.kill(process, signal.SIGKILL)
         return True
 
+    said: list[str] = []
     with meanwhile(kill) as killed:
-        on_cluster(store, TracedSource(traces, SLOW))
+        on_cluster(store, TracedSource(traces, SLOW), tell=said.append)
     assert killed
+    assert any("a process has died; another one did part" in words for words in said)
     assert contents(store) == plain
     found = list(reads(traces))
     again = len(found) - COUNT
@@ -127,6 +134,30 @@ def test_goes_on_after_the_driver_died(tmp_path: Path, plain: dict[str, list]) -
     assert contents(store) == plain
     assert summary.fresh < COUNT
     assert len(list(reads(traces))) <= COUNT + 2 * 2 * BATCH
+
+
+def test_interrupted_it_ends_cleanly(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    words = f"cluster --scenes 20000 --batch 4 --checkpoint-every 1 --actors 2 --device cpu --out {store}"
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "index", *words.split()],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=HERE.parents[1],
+    )
+    until = time.monotonic() + SOON
+    while (worker := halfway(store)) is None and driver.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert worker is not None
+    os.killpg(driver.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    _, said = driver.communicate(timeout=SOON)
+    assert driver.returncode == 130
+    assert "stopped; finished parts and checkpoints are saved" in said and "Traceback" not in said
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()
+    assert not store.exists() and parts_folder(store).is_dir()
 
 
 def test_errors_for_people_are_not_traces(tmp_path: Path) -> None:
