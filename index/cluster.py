@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 PARTS_PER_ACTOR = 8
 """Parts for each actor, unless told: so many that the last ones end at about the same time."""
-TRIES_AGAIN = 8
-"""How often a part is tried again after its process or machine died."""
+TRIES_AGAIN = 32
+"""How often a part is tried again after its process or machine died. A machine that vanishes uses up some ten
+of them before Ray knows that it has."""
 PATIENCE = 60.0
 """Seconds to wait for a part that another process holds: readers outlive a killed process a little."""
 OBJECT_STORE = 200 * 2**20
