@@ -21,6 +21,7 @@ from explorer.store.manifest import ROUTES, Route
 from explorer.store.pending import Pending
 from explorer.store.writer import SkippedRow
 from explorer.vlm.base import LVLM
+from index.leftovers import clear_leftovers
 from index.merge import Merged, merge_works
 from index.part import Part, Progress, chunks_of, images_of
 from index.sources.base import Source
@@ -121,6 +122,7 @@ def build(
         finished = time.monotonic()
         merged = None
         if config.shard is None:
+            clear_leftovers(config.out)
             merged = merge_works([work], config.out, sae, lvlm, config.words, tell)
             work.remove()
     images = images_of(pins, len(chunks_of(pins)))

@@ -21,6 +21,7 @@ from explorer.store import Manifest, Store
 from explorer.store.manifest import Route
 from explorer.store.rework import label_names, rework
 from explorer.vlm.base import LVLM
+from index.leftovers import clear_leftovers
 from index.meaning.routes import FoundWords, find_words
 from index.naming import word_rows
 from index.sources.class_names import ClassNames, unique_names
@@ -59,6 +60,7 @@ def label(
     Raises StoreError when the store is of another model or SAE, is being built, or cannot be written.
     """
     with locked(work_folder(folder, None)):
+        clear_leftovers(folder)
         store = Store.open(folder)
         found = None if site is None or words == "none" else _words(store, site, words, tell)
         rows = None if found is None else list(word_rows(found.words))

@@ -250,8 +250,13 @@ def _is_ours(name: str) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all of a folder's contents but the lock; the pins go last."""
+    """Remove all of a folder's contents but the lock: first of all its checkpoints, at one stroke each, since
+    they need the rest; last the pins, by which a folder that was only half emptied is known."""
     try:
+        for half_gone in folder.glob(".gone-*"):
+            shutil.rmtree(half_gone)
+        for state in folder.glob("state-*"):
+            state.rename(folder / f".gone-{state.name}")
         for path in sorted(folder.iterdir(), key=lambda path: path.name == PINS_NAME):
             if path.is_dir():
                 shutil.rmtree(path)

@@ -22,6 +22,7 @@ from fake_site import FakeLVLM, random_sae
 
 from explorer.errors import ExplorerError
 from explorer.store.pending import Pending
+from index import merge as merging
 from index import work
 from index.build import BuildConfig, build
 from index.part import Progress
@@ -98,6 +99,26 @@ def at_each_step(out: Path, source: Path, seed: int) -> dict:
     return {"kills": kills, "status": status, "words": words}
 
 
+def at_publishing(out: Path, source: Path) -> dict:
+    """Kill the last act, with an earlier store in place, at its first step, then its second, and so on."""
+    forked(lambda: run(out, source))
+    kills, missing = 0, 0
+    atomic = merging.atomic
+    while kills < 100:
+
+        def doomed(target: Path, step: int = kills) -> object:
+            die_at(step)
+            return atomic(target)
+
+        merging.atomic = doomed
+        status, words = forked(lambda: run(out, source))
+        if words or not os.WIFSIGNALED(status):
+            break
+        kills += 1
+        missing += not (out / "manifest.json").exists()
+    return {"kills": kills, "missing": missing, "status": status, "words": words}
+
+
 def die_at(step: int) -> None:
     """Kill this process at the `step`-th call of a function that writes, renames or removes."""
     left = [step]
@@ -146,6 +167,7 @@ def main(folder: Path, source: Path) -> dict[str, dict]:
     jobs: dict[str, Callable[[Path], dict]] = {
         "moments": lambda out: at_random_moments(out, source, seed=7),
         "steps": lambda out: at_each_step(out, source, seed=7),
+        "publishing": lambda out: at_publishing(out, source),
         "full at 2000": lambda out: on_a_full_disk(out, source, limit=2_000),
         "full at 60000": lambda out: on_a_full_disk(out, source, limit=60_000),
     }

@@ -17,6 +17,7 @@ from explorer.errors import SourceError, StoreError
 from explorer.store import Store
 from index import work
 from index.build import BuildConfig, Summary, build
+from index.leftovers import clear_leftovers
 from index.part import Progress, Stopped
 from index.sources import FolderSource, Source
 from index.work import locked, work_folder
@@ -75,6 +76,28 @@ def test_a_killed_build_goes_on_to_the_same_rows(
     assert found["kills"] >= 3 and (found["status"], found["words"]) == (0, "")
     assert contents(folder / "store") == calm
     assert [path.name for path in folder.iterdir()] == ["store"]
+
+
+def test_a_build_killed_while_it_publishes_leaves_a_store(
+    crashes: tuple[Path, dict[str, dict]], calm: dict[str, list]
+) -> None:
+    folder, found = crashes[0] / "publishing", crashes[1]["publishing"]
+    assert found["kills"] >= 8 and (found["status"], found["words"]) == (0, "")
+    assert found["missing"] <= 1  # between two renames; the next build puts it back
+    assert contents(folder / "store") == calm
+    assert [path.name for path in folder.iterdir()] == ["store"]
+
+
+def test_leftovers_of_killed_builds_are_cleared(tmp_path: Path) -> None:
+    run(tmp_path / "s", ListSource(noise_pictures(8)))
+    before = contents(tmp_path / "s")
+    (tmp_path / "s").rename(tmp_path / ".s.replaced-01234567")
+    for name in (".s.building-89abcdef", ".sX.building-89abcdef", ".s.replaced-f"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.sqlite").touch()
+    clear_leftovers(tmp_path / "s")
+    assert contents(tmp_path / "s") == before
+    assert {path.name for path in tmp_path.iterdir()} == {"s", ".sX.building-89abcdef"}
 
 
 @pytest.mark.parametrize("mode", ["full at 2000", "full at 60000"])
