@@ -30,6 +30,7 @@ from explorer.vlm.base import LVLM
 from index import checkpoints
 from index.checkpoints import Mapped, Saved
 from index.finish import write_store
+from index.leftovers import clear_leftovers
 from index.stage.intervals import INTERVALS
 from index.stage.state import StateShape, merge_states
 from index.work import PINS_NAME, Pins, Work, locked, open_finished, work_folder
@@ -65,6 +66,7 @@ def merge(
     works = [open_finished(folder) for folder in find_parts(paths)]
     check_parts(works)
     with locked(work_folder(out, None)):
+        clear_leftovers(out)
         return merge_works(works, out, sae, lvlm, words, tell)
 
 
