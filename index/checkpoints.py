@@ -6,6 +6,7 @@ names the others with their hashes. Knows arrays and files; nothing of what the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ FACTS_NAME = "state.json"
 SKIPPED_NAME = "skipped.jsonl"
 _STATE = re.compile(r"state-(\d+)")
 _SAVING = ".saving"
+_READERS, _PIECE = 4, 1 << 23
 
 
 class Saved(NamedTuple):
@@ -80,7 +82,7 @@ def save(folder: Path, saved: Saved) -> None:
 
 
 class Mapped(NamedTuple):
-    """A checkpoint whose arrays are read-only memory maps. Only sizes were looked at until `check`.
+    """A checkpoint whose arrays are read-only memory maps, of which only the sizes were looked at.
 
     saved: what it holds; folder: where.
     """
@@ -88,13 +90,25 @@ class Mapped(NamedTuple):
     saved: Saved
     folder: Path
 
-    def check(self) -> None:
-        """Read all files from end to end, which leaves them in the system's cache as far as there is room.
+    def read(self) -> dict[str, np.ndarray]:
+        """The arrays in memory, each read from the disk once and checked.
 
         Raises StoreError when one is not as it was written.
         """
-        if (problem := _problem(self.folder)) is not None:
-            raise _all_damaged(self.folder.parent, [f"{self.folder.name}: {problem}"])
+        files = json.loads((self.folder / FACTS_NAME).read_text(encoding="utf-8"))["files"]
+        names = sorted(self.saved.arrays, key=lambda name: -files[f"{name}.npy"][0])
+
+        def one(name: str) -> np.ndarray | None:
+            return _read_whole(self.folder / f"{name}.npy", FileFacts(*files[f"{name}.npy"]))
+
+        with ThreadPoolExecutor(_READERS) as pool:  # reading and hashing set the other threads free
+            found = dict(zip(names, pool.map(one, names), strict=True))
+        if wrong := [f"{name}.npy" for name, data in found.items() if data is None]:
+            problem = f"{self.folder.name}: {', '.join(wrong)} changed or cut short"
+            raise _all_damaged(self.folder.parent, [problem])
+        return {
+            name: _like(self.saved.arrays[name], data) for name, data in found.items() if data is not None
+        }
 
 
 def load(folder: Path) -> Saved | None:
@@ -112,7 +126,7 @@ def load(folder: Path) -> Saved | None:
 def load_mapped(folder: Path) -> Mapped | None:
     """The newest checkpoint in a part's folder, left on the disk; None when there is none yet.
 
-    One with files missing or cut short is passed over as in `load`; the rest is for `check` to find.
+    One with files missing or cut short is passed over as in `load`; the rest is for `read` to find.
     """
     found = _newest(folder, lambda name: name == SKIPPED_NAME)
     if found is None:
@@ -220,6 +234,28 @@ def _problem(state: Path, hashed: Callable[[str], bool] = lambda name: True) -> 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashing sets the other threads free
         wrong = [name for name, bad in zip(names, pool.map(changed, names), strict=True) if bad]
     return f"{', '.join(wrong)} changed or cut short" if wrong else None
+
+
+def _read_whole(path: Path, facts: FileFacts) -> np.ndarray | None:
+    """The bytes of a file that is not needed in the system's cache any more; None when they are not those."""
+    digest, data = hashlib.sha256(), np.empty(facts.bytes, dtype=np.uint8)
+    done = 0
+    try:
+        with path.open("rb", buffering=0) as stream:
+            while done < len(data) and (count := stream.readinto(data[done : done + _PIECE])):
+                digest.update(data[done : done + count])
+                done += count
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError:
+        return None
+    return data if done == len(data) and digest.hexdigest() == facts.sha256 else None
+
+
+def _like(array: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """The bytes of a .npy file as an array like the one that it is known to hold."""
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+    return data[len(data) - array.nbytes :].view(array.dtype).reshape(array.shape, order=order)
 
 
 def _read(state: Path, mode: Literal["r"] | None) -> Saved:

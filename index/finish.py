@@ -6,6 +6,7 @@ Knows which table comes from where; what a neuron means is the business of `mean
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from heapq import merge as in_order
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from explorer.vlm.base import LVLM
 from index.exemplars import centroids, exemplar_rows, image_places, interval_rows, shown_images
 from index.meaning.labels import Shown
 from index.meaning.routes import find_words
-from index.naming import Material, word_rows, write_meaning
+from index.naming import Material, measure, word_rows, write_meaning
 from index.stage.state import BuildState
 from index.work import SourceFacts
 
@@ -56,18 +57,22 @@ def write_store(
     holders = shown_images(state, found.peak)
     directions = sae.W_dec.detach().float().cpu().numpy()
     shown: list[tuple[int, ...]] = []
-    tell(f"writing {len(holders):,} pictures")
-    owner = holders // manifest.batch % manifest.n_parts
-    writer.add_images(image_rows(pictures, holders, owner, facts, shown))
-    tell("writing exemplars")
-    writer.add_exemplars(exemplar_rows(state, holders))
-    writer.add_intervals(interval_rows(state, holders, found.peak))
-    writer.add_skipped(skipped)
-    writer.add_directions(directions)
-    writer.add_centroids(centroids(state.top), sae.b_dec.detach().float().cpu().numpy())
-    tell("naming neurons")
-    exemplars = image_places(state.top, holders)
-    baseline = write_meaning(writer, Material(state, found, facts, exemplars, Shown.of(shown)), directions)
+    with ThreadPoolExecutor(1) as beside:  # while pictures and exemplars are on their way to the disk
+        measures = beside.submit(measure, state)
+        tell(f"writing {len(holders):,} pictures")
+        owner = holders // manifest.batch % manifest.n_parts
+        writer.add_images(image_rows(pictures, holders, owner, facts, shown))
+        tell("writing exemplars")
+        writer.add_exemplars(exemplar_rows(state, holders))
+        writer.add_intervals(interval_rows(state, holders, found.peak))
+        writer.add_skipped(skipped)
+        tell("writing vectors")
+        writer.add_directions(directions)
+        writer.add_centroids(centroids(state.top), sae.b_dec.detach().float().cpu().numpy())
+        tell("naming neurons")
+        exemplars = image_places(state.top, holders)
+        material = Material(state, found, facts, exemplars, Shown.of(shown))
+        baseline = write_meaning(writer, material, directions, measures.result())
     if lvlm is not None:
         kept = state.sample.embeddings
         mean_patch = kept.mean(0, dtype=np.float64) if len(kept) else None
@@ -75,6 +80,7 @@ def write_store(
         writer.add_words(word_rows(asked.words))
         manifest = replace(manifest, words=asked.route)
     manifest = replace(manifest, fvu=state.statistics.fvu_quantiles(), monosemanticity_baseline=baseline)
+    tell("closing the store")
     return Finished(writer.finish(manifest), count(classify(found.fires, found.in_top)))
 
 

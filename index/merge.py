@@ -140,7 +140,7 @@ def merge_works(
         first = skipped[0].reason if skipped else "there are none"
         raise SourceError(f"none of the {pins.n_images} pictures could be read; the first: {first}")
     shape = _one_shape(works, saved)
-    state = merge_states(shape, [part.saved.arrays for part in filled], partial(_checked, filled))
+    state = merge_states(shape, [part.saved.arrays for part in filled], partial(_read_ahead, filled))
     del mapped, saved, filled
     with atomic(out) as folder, StoreWriter(folder) as writer, ExitStack() as stack:
         files = {work.pins.shard - 1: work.pictures for work in works if work.pictures.is_file()}
@@ -200,17 +200,14 @@ def _load(work: Work) -> Mapped:
     return found
 
 
-def _checked(mapped: Sequence[Mapped], parts: Sequence[Arrays]) -> Iterator[Arrays]:
-    """The arrays of each part once its files are known to be whole; meanwhile the next part is checked.
-
-    What was just checked is still in the system's cache, so that each file comes from the disk once.
-    """
+def _read_ahead(mapped: Sequence[Mapped], parts: Sequence[Arrays]) -> Iterator[Arrays]:
+    """The arrays of each part, read and checked while the part before it is joined."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(mapped[0].check)
-        for i, arrays in enumerate(parts):
-            coming.result()
-            if i + 1 < len(mapped):
-                coming = pool.submit(mapped[i + 1].check)
+        coming = pool.submit(mapped[0].read)
+        for i in range(len(parts)):
+            arrays = coming.result()
+            if i + 1 < len(parts):
+                coming = pool.submit(mapped[i + 1].read)
             yield arrays
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from explorer.records import NeuronSummary
 from explorer.store import StoreWriter
 from explorer.store.rows import ConceptRow, LabelImagesRow, LabelRow, PartnerRow, WordRow
-from index.meaning.by_neuron import by_neuron
+from index.meaning.by_neuron import ByNeuron, by_neuron
 from index.meaning.concepts import BestConcepts, best_concepts, carried, concept_rows, facts_of, rank_scores
 from index.meaning.labels import (
     BaseRates,
@@ -49,6 +49,21 @@ class Material:
     shown: Shown
 
 
+class Measures(NamedTuple):
+    """What the sample alone tells: scores by neuron, how alike their images are, and who fires together."""
+
+    scores: ByNeuron
+    alike: Monosemanticity
+    partners: Partners
+
+
+def measure(state: BuildState) -> Measures:
+    """Measure all neurons on the sample. Reads the state only, so it may run beside what else reads it."""
+    sample, n_neurons = state.sample, state.shape.n_neurons
+    scores = by_neuron(sample, n_neurons)
+    return Measures(scores, monosemanticity(scores, sample.embeddings), partners(sample, n_neurons))
+
+
 class _Concepts(NamedTuple):
     """From ground truth per patch: the rows, and what each neuron's patches show best."""
 
@@ -56,11 +71,13 @@ class _Concepts(NamedTuple):
     best: BestConcepts | None
 
 
-def write_meaning(writer: StoreWriter, material: Material, directions: np.ndarray) -> float | None:
+def write_meaning(
+    writer: StoreWriter, material: Material, directions: np.ndarray, measures: Measures
+) -> float | None:
     """Write neurons, labels, concepts, the read-out and partners; returns the monosemanticity's baseline."""
     state, facts = material.state, material.facts
     sample = state.sample
-    scores = by_neuron(sample, len(directions))
+    scores, alike, partners = measures
     rates = BaseRates(state.label_images, state.n_images)
     label_of = _label_of_concepts(facts)
     concepts = _concepts(writer, material, label_of, directions)
@@ -72,9 +89,8 @@ def write_meaning(writer: StoreWriter, material: Material, directions: np.ndarra
         for (kind, name), images in zip(facts.vocabulary, state.label_images.tolist(), strict=True)
     )
     writer.add_concepts(concepts.rows)
-    alike = monosemanticity(scores, sample.embeddings)
     fires = np.bincount(sample.patch_neurons, minlength=len(directions))
-    writer.add_partners(partner_rows(partners(sample, len(directions)), fires))
+    writer.add_partners(partner_rows(partners, fires))
     histograms = material.found.score_histogram, material.found.active_histogram
     writer.add_neurons(summaries(material.found, names, facts.vocabulary, alike), *histograms)
     return _known(alike.baseline)

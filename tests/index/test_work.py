@@ -56,7 +56,7 @@ def test_a_checkpoint_reads_back_and_replaces_the_one_before(tmp_path: Path) -> 
         assert same(checkpoints.load(tmp_path), some_saved(chunks))
         mapped = checkpoints.load_mapped(tmp_path)
         assert mapped is not None and same(mapped.saved, some_saved(chunks))
-        mapped.check()
+        assert same(mapped.saved._replace(arrays=mapped.read()), some_saved(chunks))
     before = (tmp_path / "state-00000010" / "state.json").stat().st_mtime_ns
     checkpoints.save(tmp_path, some_saved(10))
     assert (tmp_path / "state-00000010" / "state.json").stat().st_mtime_ns == before
