@@ -52,9 +52,9 @@ OBJECT_STORE = 200 * 2**20
 
 
 class Site(NamedTuple):
-    """A model and an SAE that fit each other."""
+    """An SAE and its model, which may be None where parts are merged without words."""
 
-    lvlm: LVLM
+    lvlm: LVLM | None
     sae: SAE
 
 

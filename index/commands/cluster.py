@@ -157,6 +157,10 @@ def open_here(args: argparse.Namespace) -> Site:
     """The model and the SAE where the parts are merged, which may be a machine without a GPU."""
     import torch
 
+    from index.cluster import Site
+
+    if args.words == "none":
+        return Site(None, common.open_sae(args))
     here = copy(args)
     if here.device == "cuda" and not torch.cuda.is_available():
         here.device = "cpu"
