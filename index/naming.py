@@ -89,8 +89,7 @@ def write_meaning(
         for (kind, name), images in zip(facts.vocabulary, state.label_images.tolist(), strict=True)
     )
     writer.add_concepts(concepts.rows)
-    fires = np.bincount(sample.patch_neurons, minlength=len(directions))
-    writer.add_partners(partner_rows(partners, fires))
+    writer.add_partners(partner_rows(partners))
     histograms = material.found.score_histogram, material.found.active_histogram
     writer.add_neurons(summaries(material.found, names, facts.vocabulary, alike), *histograms)
     return _known(alike.baseline)
@@ -153,10 +152,9 @@ def summaries(
         )
 
 
-def partner_rows(found: Partners, fires: np.ndarray) -> Iterator[PartnerRow]:
-    """The partners as rows. fires [F]: on how many sampled patches each neuron fires."""
-    share = found.together / np.maximum(fires[found.neuron], 1)
-    columns = (found.neuron, found.rank, found.partner, share, found.cosine)
+def partner_rows(found: Partners) -> Iterator[PartnerRow]:
+    """The partners as rows."""
+    columns = (found.neuron, found.rank, found.partner, found.together / found.fires, found.cosine)
     yield from map(PartnerRow, *(column.tolist() for column in columns))
 
 

@@ -27,13 +27,15 @@ _NEURONS = 1 << 13
 class Partners(NamedTuple):
     """The partners of all neurons, by neuron and rank: columns of one length.
 
-    neuron, rank, partner, together (patches where both fire) int64; cosine float64.
+    neuron, rank, partner, together (patches where both fire), fires (patches where the neuron does) int64;
+    cosine float64. Only the patches that were looked at count, for both alike.
     """
 
     neuron: np.ndarray
     rank: np.ndarray
     partner: np.ndarray
     together: np.ndarray
+    fires: np.ndarray
     cosine: np.ndarray
 
 
@@ -118,7 +120,7 @@ def _closest(pairs: _Pairs, fires: np.ndarray) -> Partners:
     """The closest partners of every neuron, a block of neurons at a time."""
     cosine = pairs.together / np.sqrt(fires[pairs.low] * fires[pairs.high])
     by_high = np.argsort(pairs.high, kind="stable")
-    columns = [(np.zeros(0, np.int64),) * 4 + (np.zeros(0),)]
+    columns = [(np.zeros(0, np.int64),) * 5 + (np.zeros(0),)]
     for begin in range(0, len(fires), _NEURONS):
         edges = (begin, begin + _NEURONS)
         ours = np.arange(*np.searchsorted(pairs.low, edges))
@@ -131,5 +133,6 @@ def _closest(pairs: _Pairs, fires: np.ndarray) -> Partners:
         rank = np.arange(len(neuron)) - np.searchsorted(neuron, neuron)
         best = rank < PER_NEURON
         both = both[best]
-        columns.append((neuron[best], rank[best], partner[best], pairs.together[both], cosine[both]))
+        neuron, together = neuron[best], pairs.together[both]
+        columns.append((neuron, rank[best], partner[best], together, fires[neuron], cosine[both]))
     return Partners(*map(np.concatenate, zip(*columns, strict=True)))

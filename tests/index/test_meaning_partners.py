@@ -14,6 +14,7 @@ from meaning_maker import sample_of
 
 from index.meaning import partners as module
 from index.meaning.partners import _taken, partners
+from index.naming import partner_rows
 from index.stage.sample import PATCHES, Sample
 
 F = 12
@@ -26,7 +27,7 @@ def sample_from(patches: list[list[list[int]]]) -> Sample:
 
 
 def naive(patches: list[list[int]], limit: int = 8) -> list[tuple]:
-    """(neuron, rank, partner, together, cosine), pair by pair."""
+    """(neuron, rank, partner, together, fires, cosine), pair by pair."""
     fires, together = Counter(), Counter()
     for on in patches:
         fires.update(on)
@@ -37,7 +38,7 @@ def naive(patches: list[list[int]], limit: int = 8) -> list[tuple]:
         for (a, b), count in together.items():
             if n in (a, b) and count >= 3:
                 close.append((-count / math.sqrt(fires[a] * fires[b]), a + b - n, count))
-        rows += [(n, r, p, count, -c) for r, (c, p, count) in enumerate(sorted(close)[:limit])]
+        rows += [(n, r, p, count, fires[n], -c) for r, (c, p, count) in enumerate(sorted(close)[:limit])]
     return rows
 
 
@@ -81,6 +82,14 @@ def test_too_many_pairs_mean_fewer_patches_of_each_image_first() -> None:
         found = partners(sample, F, most)
         some = [patches[place // PATCHES][place % PATCHES] for place in taken.tolist()]
         assert list(zip(*(column.tolist() for column in found), strict=True)) == naive(some)
+
+
+def test_shares_are_of_the_patches_that_were_looked_at() -> None:
+    sample = sample_from([[[0, 1, 2]] * PATCHES] * 8)
+    for most in (3 * PATCHES * 8, 3 * 10):  # all patches, or ten of them
+        rows = list(partner_rows(partners(sample, F, most)))
+        assert [(row.neuron, row.partner) for row in rows] == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+        assert {(row.together, row.cosine) for row in rows} == {(1.0, 1.0)}
 
 
 def test_a_neuron_that_always_fires_is_not_the_closest() -> None:
