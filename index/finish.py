@@ -73,15 +73,21 @@ def write_store(
         exemplars = image_places(state.top, holders)
         material = Material(state, found, facts, exemplars, Shown.of(shown))
         baseline = write_meaning(writer, material, directions, measures.result())
+    mean_patch = mean_of(state.sample.embeddings)
+    if mean_patch is not None:
+        writer.add_mean_patch(mean_patch)
     if lvlm is not None:
-        kept = state.sample.embeddings
-        mean_patch = kept.mean(0, dtype=np.float64) if len(kept) else None
         asked = find_words(words, lvlm, manifest.block, mean_patch, directions, found.active_mean, tell)
         writer.add_words(word_rows(asked.words))
         manifest = replace(manifest, words=asked.route)
     manifest = replace(manifest, fvu=state.statistics.fvu_quantiles(), monosemanticity_baseline=baseline)
     tell("closing the store")
     return Finished(writer.finish(manifest), count(classify(found.fires, found.in_top)))
+
+
+def mean_of(embeddings: np.ndarray) -> np.ndarray | None:
+    """The mean [d] of the sampled images' [s, d], float32 as the store keeps it; None without any."""
+    return embeddings.mean(0, dtype=np.float64).astype(np.float32) if len(embeddings) else None
 
 
 def image_rows(

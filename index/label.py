@@ -5,14 +5,11 @@ A new version of the store takes its place; the pictures' own files are not need
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image
 
 from explorer.errors import StoreError
 from explorer.sae import SAE
@@ -27,8 +24,6 @@ from index.naming import word_rows
 from index.sources.class_names import ClassNames, unique_names
 from index.work import locked, work_folder
 
-PICTURES = 256
-"""Thumbnails that the mean patch is taken from; a build takes it from its sample of whole pictures."""
 CLASS = "class"
 
 
@@ -76,24 +71,15 @@ def _words(store: Store, site: Site, words: Route | None, tell: Callable[[str], 
     lvlm, sae = site
     block = site_block(lvlm, sae)
     store.check(model_id=lvlm.model_id, block=block, sae_id=sae.id, n_neurons=sae.n_neurons)
+    mean_patch = store.mean_patch()
+    if mean_patch is None:
+        raise StoreError(
+            f"the store {store.folder} keeps no mean patch, which words are looked for around: it was built "
+            "with --sample 0, or its sample holds no picture; build it again with a larger --sample"
+        )
     active = [one.active_mean for one in store.summaries(range(sae.n_neurons)).values()]
     directions = sae.W_dec.detach().float().cpu().numpy()
-    return find_words(words, lvlm, block, mean_patch(store, lvlm, block), directions, np.array(active), tell)
-
-
-@torch.inference_mode()
-def mean_patch(store: Store, lvlm: LVLM, block: int, pictures: int = PICTURES) -> np.ndarray:
-    """The mean patch vector [d] of some of the store's thumbnails, evenly spread over the living neurons."""
-    live = np.flatnonzero(store.classes() != "dead")
-    if not len(live):
-        raise StoreError(f"no neuron of the store {store.folder} fires; there is nothing to name")
-    chosen = live[np.unique(np.linspace(0, len(live) - 1, min(pictures, len(live))).astype(np.int64))]
-    total = torch.zeros(lvlm.width(block), dtype=torch.float64)
-    for neuron in chosen.tolist():
-        image = Image.open(io.BytesIO(store.exemplars(neuron)[0].thumbnail)).convert("RGB")
-        hidden = lvlm.tower(lvlm.preprocess(image).pixel_values, block)
-        total += hidden[0, lvlm.patch_slice].double().mean(0).cpu()
-    return (total / len(chosen)).numpy()
+    return find_words(words, lvlm, block, mean_patch, directions, np.array(active), tell)
 
 
 def _names(store: Store, names: ClassNames) -> dict[str, str]:

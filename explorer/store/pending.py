@@ -23,6 +23,7 @@ _TABLE = (
     " origin TEXT NOT NULL, grid_rows INTEGER NOT NULL, grid_cols INTEGER NOT NULL,"
     " thumbnail BLOB NOT NULL, labels TEXT NOT NULL) STRICT;"
 )
+_MAPPED = 2**40  # all of it: pictures are read from end to end, and read calls for small pages cost most
 
 
 class PendingImage(NamedTuple):
@@ -49,6 +50,7 @@ class Pending:
         with plain_errors(path):
             where = f"{path.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
             self._db = sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False)
+            self._db.execute(f"PRAGMA mmap_size = {_MAPPED}")
             if new:
                 self._db.executescript(f"PRAGMA synchronous = FULL; {_TABLE}")
 

@@ -44,6 +44,7 @@ from explorer.store.manifest import (
 from explorer.store.maps import unpack
 from explorer.store.notes import Notes
 from explorer.store.probe import Probe
+from explorer.store.rows import MEAN_PATCH
 from explorer.store.texts import search_texts
 from explorer.store.vectors import Centroids, Directions
 from explorer.store.verify import problems
@@ -262,6 +263,11 @@ class Store:
         bias = np.array([-np.inf if row[1] is None else row[1] for row in rows], dtype=np.float32)
         weight = np.stack([np.frombuffer(row[2], dtype="<f4") for row in rows])
         return Probe(tuple(row[0] for row in rows[:-1]), weight, bias)
+
+    def mean_patch(self) -> np.ndarray | None:
+        """The mean patch vector [d] float32 of the sampled images; None when none was sampled."""
+        rows = self._database.ask("SELECT vector FROM site WHERE name = ?", (MEAN_PATCH,))
+        return np.frombuffer(rows[0][0], dtype="<f4").astype(np.float32) if rows else None
 
     def similar(self, neuron: int, k: int = 8) -> list[Activation]:
         """The k neurons whose decoder direction is nearest, with the cosine as value, nearest first."""

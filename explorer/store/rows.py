@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+MEAN_PATCH = "mean_patch"
+"""The name of the mean patch vector in the table `site`."""
+
 
 class ImageRow(NamedTuple):
     """A picture that is an exemplar of some neuron; `image` is its number within the store."""

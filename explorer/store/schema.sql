@@ -111,6 +111,11 @@ CREATE TABLE probes (
     weight BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE site (
+    name TEXT PRIMARY KEY,
+    vector BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE skipped (
     image_id TEXT PRIMARY KEY,
     origin TEXT NOT NULL,

@@ -16,6 +16,7 @@ from explorer.store.database import Database
 from explorer.store.histogram import half_octaves
 from explorer.store.manifest import Manifest, facts_of
 from explorer.store.maps import unpack
+from explorer.store.rows import MEAN_PATCH
 from explorer.store.vectors import Centroids, Directions
 
 _AT_MOST = 5  # problems of one kind that are told one by one
@@ -239,9 +240,16 @@ def _vectors(
         if name == "centroids" and (wrong := sorted(set(np.flatnonzero(lengths).tolist()) - live)):
             yield f"a neuron without exemplars has a centroid: {_few(wrong)}"
     widths = {directions.width, centroids.width}
-    widths.update(row[0] // 4 for row in database.ask("SELECT DISTINCT length(weight) FROM probes"))
+    for sql in ("SELECT DISTINCT length(weight) FROM probes", "SELECT length(vector) FROM site"):
+        widths.update(row[0] / 4 for row in database.ask(sql))
     if len(widths) > 1:
-        yield f"directions, centroids and probes have different widths: {_few(sorted(widths))}"
+        names = "directions, centroids, probes and the mean patch"
+        yield f"{names} have different widths: {', '.join(f'{width:g}' for width in sorted(widths))}"
+    for name, blob in database.ask("SELECT name, vector FROM site"):
+        if name != MEAN_PATCH:
+            yield f"site has a row {name!r} that this format does not know"
+        elif len(blob) % 4 or not np.isfinite(np.frombuffer(blob, dtype="<f4")).all():
+            yield "the mean patch has values that are not finite numbers"
 
 
 def _few(names: list[object]) -> str:

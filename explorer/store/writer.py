@@ -29,6 +29,7 @@ from explorer.store.manifest import (
 )
 from explorer.store.probe import Probe
 from explorer.store.rows import (
+    MEAN_PATCH,
     ConceptRow,
     ExemplarRow,
     ImageRow,
@@ -164,6 +165,10 @@ class StoreWriter:
             for place, (name, bias, row) in enumerate(zip(names, probe.bias, probe.weight, strict=True))
         )
         self._insert("probes", 4, rows)
+
+    def add_mean_patch(self, vector: np.ndarray) -> None:
+        """Add the mean patch vector [d] of the sampled images."""
+        self._insert("site", 2, [(MEAN_PATCH, vector.astype("<f4").tobytes())])
 
     def add_skipped(self, rows: Iterable[SkippedRow]) -> None:
         """Add the pictures that could not be read."""

@@ -251,6 +251,23 @@ def test_words_come_from_the_model_or_not_at_all(
     assert contents(tmp_path / "s")["neuron_words"] == read
 
 
+def test_labelling_later_gives_the_words_of_the_build(
+    tmp_path: Path, classes: Path, site: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ["--images", classes, *site, "--batch", "3", "--workers", "0", "--quiet"]
+    assert call("build", *source, "--words", "answer", "--out", tmp_path / "now") == 0
+    assert call("build", *source, "--words", "none", "--out", tmp_path / "later") == 0
+    assert call("label", tmp_path / "later", *site, "--words", "answer") == 0
+    rows = contents(tmp_path / "later")
+    assert rows["neuron_words"] and rows == contents(tmp_path / "now")
+
+    assert call("build", *source, "--words", "none", "--sample", "0", "--out", tmp_path / "later") == 0
+    capsys.readouterr()
+    assert call("label", tmp_path / "later", *site) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and "keeps no mean patch" in last and "--sample" in last
+
+
 def test_help_offers_what_a_manifest_may_say(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("build", "merge", "label"):
         with pytest.raises(SystemExit):

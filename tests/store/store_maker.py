@@ -85,6 +85,11 @@ def some_b_dec() -> np.ndarray:
     return np.array([0.5, -2.0, 0.0, 1.0, 3.0], dtype=np.float32)
 
 
+def some_mean_patch() -> np.ndarray:
+    """The mean patch vector [d], in a precision that the store does not keep."""
+    return np.array([1 / 3, -1e-8, 0.0, 7e5, 2.0], dtype=np.float64)
+
+
 def some_histograms() -> np.ndarray:
     """Counts [F, 64]: neuron n fires in 5 n of the 50 images, once at its peak, else a quarter of it."""
     counts = np.zeros((N_NEURONS, BINS), dtype=np.int64)
@@ -127,7 +132,7 @@ def some_probe() -> Probe:
 
 
 def fill(writer: StoreWriter, truth: bool = True) -> None:
-    """Neuron n has n exemplars (at most 4), so neuron 0 is dead. truth: whether patches have truth."""
+    """Neuron n has n exemplars (at most 4), so neuron 0 is dead. truth: patches have truth, and a mean."""
     writer.add_images(
         ImageRow(i, f"i{i}", f"from/i{i}", ROWS, COLS, bytes([i, 255]), ("cake", "fork")[: i % 3])
         for i in range(N_IMAGES)
@@ -162,6 +167,7 @@ def fill(writer: StoreWriter, truth: bool = True) -> None:
     writer.add_words([WordRow(2, 0, "zebra", 3.5), WordRow(2, 1, "stripe", 1.25), WordRow(4, 0, "cake", 2.0)])
     writer.add_partners([PartnerRow(3, 0, 5, 0.5, 0.75), PartnerRow(3, 1, 1, 0.25, 0.125)])
     if truth:
+        writer.add_mean_patch(some_mean_patch())
         writer.add_concepts(
             ConceptRow("wine_glass", rank, 5 - rank, 4.0 - rank, 0.75, 1.0, 0.5, 0.25, 0.125)
             for rank in range(3)

@@ -24,6 +24,7 @@ from explorer.store.manifest import (
     ROUTES,
     Manifest,
 )
+from explorer.store.rows import MEAN_PATCH
 from explorer.store.schema import LATEST, migrate, migrations, version
 
 TEXT = Path(explorer.store.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
@@ -65,7 +66,7 @@ def database() -> sqlite3.Connection:
 
 def test_tables_columns_and_types_are_those_of_the_schema(database: sqlite3.Connection) -> None:
     assert described_columns(STORE_TEXT) == schema_columns(database)
-    assert len(schema_columns(database)) == 12
+    assert len(schema_columns(database)) == 13
 
 
 def test_tables_of_notes_are_those_of_their_schema() -> None:
@@ -115,6 +116,7 @@ def test_numbers_agree() -> None:
     assert f"`user_version` {LATEST}" in STORE_TEXT
     assert [step.number for step in migrations()] == [LATEST] == [FORMAT]
     for part in (
+        f"One row, `{MEAN_PATCH}`:",
         f"Histogram:** {histogram.BINS} bins",
         f"2^{histogram.LOWEST_EXPONENT}, 1.5 x 2^{histogram.LOWEST_EXPONENT},",
         f"s = min(d, {sketch.SIDE})",

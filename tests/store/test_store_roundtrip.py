@@ -17,6 +17,7 @@ from store_maker import (
     some_histograms,
     some_manifest,
     some_map,
+    some_mean_patch,
     some_probe,
     some_summary,
 )
@@ -143,6 +144,13 @@ def test_the_probe_comes_back_bit_by_bit(store: Store) -> None:
     rows = found.shown(vectors)
     assert rows.tolist() == [int(np.argmax(written.weight @ v + written.bias)) for v in vectors]
     assert set(rows.tolist()) == {0, 1, 3}  # the last stands for none; the zebra was never seen
+
+
+def test_the_mean_patch_comes_back(store: Store, tmp_path: Path) -> None:
+    found = store.mean_patch()
+    assert found is not None and found.dtype == np.float32
+    assert found.tolist() == some_mean_patch().astype(np.float32).tolist()
+    assert Store.open(make_store(tmp_path / "bare", truth=False)).mean_patch() is None
 
 
 def test_the_probe_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

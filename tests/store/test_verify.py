@@ -108,12 +108,16 @@ RULES = [
         "UPDATE probes SET weight = x'00000000'",
         "have different widths: 1, 5",
     ),
+    ("UPDATE site SET vector = x'000000'", "have different widths: 0.75, 5"),
+    ("UPDATE site SET name = 'mean'", "site has a row 'mean' that this format does not know"),
+    ("UPDATE site SET vector = :wild", "the mean patch has values that are not finite numbers"),
 ]
 
 
 @pytest.mark.parametrize(("sql", "words"), RULES, ids=range(len(RULES)))
 def test_every_broken_rule_is_named(folder: Path, sql: str, words: str) -> None:
     values = {"empty": pack_histogram(np.zeros(64)), "short": pack(np.ones(5))}
+    values["wild"] = np.array([0, 1, np.inf, 2, 3], dtype="<f4").tobytes()
     with closing(sqlite3.connect(folder / "index.sqlite")) as db, db:
         db.execute(sql, values)
     hash_again(folder)
@@ -204,7 +208,7 @@ def wrong_length(folder: Path) -> None:
     ("change", "words"),
     [
         (dead_with_centroid, "a neuron without exemplars has a centroid: 0"),
-        (wrong_width, "directions, centroids and probes have different widths: 5, 6"),
+        (wrong_width, "directions, centroids, probes and the mean patch have different widths: 5, 6"),
         (wrong_length, "directions are not of length 1 for neuron 2"),
     ],
 )
