@@ -6,7 +6,6 @@ Knows which table comes from where; what a neuron means is the business of `mean
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from heapq import merge as in_order
 from typing import NamedTuple
@@ -57,25 +56,21 @@ def write_store(
     holders = shown_images(state, found.peak)
     directions = sae.W_dec.detach().float().cpu().numpy()
     shown: list[tuple[int, ...]] = []
-    with ThreadPoolExecutor(1) as beside:  # while pictures and exemplars are on their way to the disk
-        measures = beside.submit(measure, state)
-        tell(f"writing {len(holders):,} pictures")
-        owner = holders // manifest.batch % manifest.n_parts
-        writer.add_images(image_rows(pictures, holders, owner, facts, shown))
-        tell("writing exemplars")
-        writer.add_exemplars(exemplar_rows(state, holders))
-        writer.add_intervals(interval_rows(state, holders, found.peak))
-        writer.add_skipped(skipped)
-        tell("writing vectors")
-        writer.add_directions(directions)
-        writer.add_centroids(centroids(state.top), sae.b_dec.detach().float().cpu().numpy())
-        tell("naming neurons")
-        exemplars = image_places(state.top, holders)
-        material = Material(state, found, facts, exemplars, Shown.of(shown))
-        baseline = write_meaning(writer, material, directions, measures.result())
-    mean_patch = mean_of(state.sample.embeddings)
-    if mean_patch is not None:
-        writer.add_mean_patch(mean_patch)
+    tell(f"writing {len(holders):,} pictures")
+    owner = holders // manifest.batch % manifest.n_parts
+    writer.add_images(image_rows(pictures, holders, owner, facts, shown))
+    tell("writing exemplars")
+    writer.add_exemplars(exemplar_rows(state, holders))
+    writer.add_intervals(interval_rows(state, holders, found.peak))
+    writer.add_skipped(skipped)
+    tell("writing vectors")
+    writer.add_directions(directions)
+    writer.add_centroids(centroids(state.top), sae.b_dec.detach().float().cpu().numpy())
+    tell("measuring neurons on the sample")
+    measures = measure(state)
+    tell("naming neurons")
+    material = Material(state, found, facts, image_places(state.top, holders), Shown.of(shown))
+    baseline = write_meaning(writer, material, directions, measures)
     if lvlm is not None:
         asked = find_words(words, lvlm, manifest.block, mean_patch, directions, found.active_mean, tell)
         writer.add_words(word_rows(asked.words))

@@ -58,7 +58,7 @@ class Measures(NamedTuple):
 
 
 def measure(state: BuildState) -> Measures:
-    """Measure all neurons on the sample. Reads the state only, so it may run beside what else reads it."""
+    """Measure all neurons on the sample."""
     sample, n_neurons = state.sample, state.shape.n_neurons
     scores = by_neuron(sample, n_neurons)
     return Measures(scores, monosemanticity(scores, sample.embeddings), partners(sample, n_neurons))
