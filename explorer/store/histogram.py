@@ -43,7 +43,9 @@ def bins_of(values: np.ndarray) -> np.ndarray:
 
     Smaller ones than the first edge count in bin 0, larger ones than the last in bin 63.
     """
-    return np.clip(half_octaves(values) - _FIRST, 0, BINS - 1)
+    bins = np.asarray(half_octaves(values) - _FIRST)
+    np.maximum(bins, 0, out=bins)
+    return np.minimum(bins, BINS - 1, out=bins)
 
 
 def span_of(value: float) -> Span:

@@ -154,6 +154,9 @@ def beating(pools: Pools, least: np.ndarray) -> Groups:
 
 def runs_of(pools: Pools, groups: Groups) -> Runs:
     """Groups with their activations, found among all of the chunk."""
+    if not len(groups.cell):
+        nothing = np.zeros(0, dtype=np.int64)
+        return Runs(groups.image, groups.score, nothing, nothing, pools.token[:0], pools.value[:0])
     hit = np.zeros(pools.n_neurons, dtype=bool)
     hit[groups.neuron] = True
     entries = np.flatnonzero(hit[pools.owner])

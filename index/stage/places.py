@@ -16,7 +16,7 @@ from index.stage.arena import Arena
 from index.stage.codes import Groups, Runs, ranks_in_runs, run_starts, spans
 
 EMPTY = np.uint64(2**64 - 1)
-MOST_IMAGES = 2**32 - 2
+MOST_IMAGES = 2**31 - 2
 _BLOCK = 1 << 18
 _MERGED_AT_ONCE = 1 << 22
 _RECORDED = ("numbers", "scores", "scales", "lengths")

@@ -27,7 +27,8 @@ class NeuronFacts(NamedTuple):
     fires, patch_fires, in_top: shares of images where the neuron fires, of patches, and of images where
     it is in the image-level top-20; mean, variance, peak: of its image scores where it fires;
     active_mean, active_variance, active_peak: of its activations on patches where it fires;
-    score_histogram, active_histogram [F, 64] int64.
+    score_histogram, active_histogram [F, 64] int: of scores, and of activations on the patches of the
+    detailed images.
     """
 
     fires: np.ndarray
@@ -57,7 +58,7 @@ class Statistics:
         self.fires = np.zeros(n_neurons, dtype=np.int64)
         self.patch_fires = np.zeros(n_neurons, dtype=np.int64)
         self.in_top = np.zeros(n_neurons, dtype=np.int64)
-        self.score_histogram = np.zeros((n_neurons, BINS), dtype=np.int64)
+        self.score_histogram = np.zeros((n_neurons, BINS), dtype=np.int32)
         self.active_histogram = np.zeros((n_neurons, BINS), dtype=np.int64)
         self.fvu = np.zeros(_FVU_BINS, dtype=np.int64)
         self.peak = np.zeros(n_neurons, dtype=np.float32)
@@ -177,9 +178,11 @@ class Highest:
 
 def _count(histogram: np.ndarray, owner: np.ndarray, values: np.ndarray) -> None:
     """Count values in the rows [F, 64] of their owners."""
-    cells = torch.from_numpy(owner * BINS + bins_of(values))
+    cells = owner.astype(np.int32)
+    cells *= BINS
+    cells += bins_of(values)
     flat = torch.from_numpy(histogram.reshape(-1))
-    flat.scatter_add_(0, cells, torch.ones(1, dtype=flat.dtype).expand(len(cells)))
+    flat.scatter_add_(0, torch.from_numpy(cells).long(), torch.ones(len(cells), dtype=flat.dtype))
 
 
 def _moments(total: ExactSum, square: ExactSum, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
