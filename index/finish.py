@@ -74,9 +74,6 @@ def write_store(
     mean_patch = mean_of(state.sample.embeddings)
     if mean_patch is not None:
         writer.add_mean_patch(mean_patch)
-    mean_patch = mean_of(state.sample.embeddings)
-    if mean_patch is not None:
-        writer.add_mean_patch(mean_patch)
     if lvlm is not None:
         asked = find_words(words, lvlm, manifest.block, mean_patch, directions, found.active_mean, tell)
         writer.add_words(word_rows(asked.words))
