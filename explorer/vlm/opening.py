@@ -7,6 +7,7 @@ asking the network; a hub name may download.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
+from transformers.utils import logging
 
 from explorer.errors import ModelError
 from explorer.vlm.base import LVLM
@@ -26,6 +28,10 @@ from explorer.vlm.llava import Llava
 
 # What from_pretrained raises for missing, damaged or ill-fitting files, and without a network.
 _TROUBLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
+
+
+if not sys.stderr.isatty():
+    logging.disable_progress_bar()  # a log is no place for bars
 
 
 def open_lvlm(model: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> LVLM:
