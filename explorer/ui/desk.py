@@ -146,11 +146,11 @@ class Desk:
 
     @plainly
     def find(self, visit: Visit | None, focus: Focus, words: object) -> tuple[Focus, str, str]:
-        """The neurons that stand for a concept."""
+        """The neurons that stand for a concept, else those whose labels, words or notes say it."""
         concept = checks.text(words, "the concept", checks.LONGEST_CONCEPT)
         if not concept:
             raise ExplorerError("type what to look for, for instance: fork and knife")
-        found = self.session.find(concept, 1)
+        found = self.session.find(concept, 1) or self.session.search(concept, 1)
         fresh = Focus("concept", focus.pool, focus.patch, concept, found[0].neuron if found else None)
         return fresh, self._stage(_there(visit), fresh), self._cards(visit, fresh)
 
@@ -168,9 +168,11 @@ class Desk:
             activations, empty = view.top_at(row, col, TOP), "No neuron fires at this patch."
         elif focus.source == "concept":
             found = self.session.find(focus.concept, FOUND)
-            note = "Best first, with their peak in this picture."
+            said = [] if found else self.session.search(focus.concept, FOUND)
+            note = "Their labels, words or notes say it." if said else "Best first."
+            note = f"{note} With their peak in this picture."
             heading = Heading(f"“{focus.concept}”", note, found=bool(found))
-            activations = [Activation(hit.neuron, float(view.map(hit.neuron).max())) for hit in found]
+            activations = [Activation(hit.neuron, float(view.map(hit.neuron).max())) for hit in found or said]
             empty = "No neuron is known for this. Try one word, such as cake or dog."
         else:
             pooled = "on average over its patches" if focus.pool == "mean" else "at their strongest patch"

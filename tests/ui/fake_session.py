@@ -12,7 +12,7 @@ from PIL import Image
 
 from explorer.errors import StoreError
 from explorer.images import load_image
-from explorer.records import Box, Edit, Exemplar, Found, Grid, NeuronSummary
+from explorer.records import Box, Edit, Exemplar, Found, Grid, NeuronSummary, TextMatch
 from explorer.sae import SparseCodes
 from explorer.session import View
 from explorer.ui.heat import heat_rgba, png
@@ -82,6 +82,9 @@ class FakeSession:
 
     def find(self, concept: str, k: int = 3) -> list[Found]:
         return [Found(3, "fork_and_knife", 2.0, 0.9)][:k] if concept == "fork and knife" else []
+
+    def search(self, text: str, k: int = 20) -> list[TextMatch]:
+        return [TextMatch(6, "seaside", True, 1.0)][:k] if text == "beach" else []
 
     def where(self, view: View, concept: str) -> np.ndarray:
         """Forks are seen at patch (1, 2), cakes nowhere; nothing else is known."""

@@ -106,6 +106,12 @@ def test_find_lists_the_neurons_of_a_concept(desk: Desk, visit: Visit) -> None:
             desk.find(visit, Focus(), words)
 
 
+def test_find_falls_back_on_what_labels_words_and_notes_say(desk: Desk, visit: Visit) -> None:
+    focus, _, cards = desk.find(visit, Focus(), "beach")
+    assert focus.neuron == 6 and 'data-put="6"' in cards and "words or notes say it" in cards
+    assert "data-best" not in cards, "found by text only: no three of them stand for it together"
+
+
 def test_find_without_a_store_says_what_to_run(visit: Visit) -> None:
     session = FakeSession(has_store=False)
     session.find = lambda concept, k=3: session.familiar(visit.view)  # type: ignore[assignment]
