@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from explorer.errors import StoreError
 from explorer.store import check_target
@@ -117,45 +117,67 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / LOCK_NAME).unlink(missing_ok=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        lock.close()
+        if lock in _held:  # not so in a forked child, which has nothing to say here
+            (folder / LOCK_NAME).unlink(missing_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+            _close(lock)
 
 
-def _take_lock(folder: Path) -> IO[str]:
-    """The lock file of a folder, held."""
+_held: set[int] = set()
+"""The descriptors of the lock files that this process has open."""
+
+
+def _forget_locks() -> None:
+    """In a forked child: close what it inherited, or its life would keep the locks when its parent is killed.
+
+    A lock goes when the last of its descriptors is closed; closing the child's takes nothing from the parent.
+    """
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _close(lock: int) -> None:
+    """Close a lock file, which frees the lock if it was held."""
+    _held.discard(lock)
+    os.close(lock)
+
+
+def _take_lock(folder: Path) -> int:
+    """The descriptor of a folder's lock file, held."""
     path = folder / LOCK_NAME
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a+", encoding="utf-8")
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise StoreError(
                 f"cannot write in {folder.parent}: {error.strerror or error}; choose another --out"
             ) from error
+        _held.add(lock)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            stream.seek(0)
-            holder = stream.read().strip() or "process unknown"
-            stream.close()
+            holder = os.pread(lock, 1000, 0).decode(errors="replace").strip() or "process unknown"
+            _close(lock)
             raise StoreError(
                 f"another build ({holder}) is writing {folder}; wait for it, or choose another --out"
             ) from error
         except OSError as error:
-            stream.close()
+            _close(lock)
             raise StoreError(
                 f"cannot lock {path}: {error.strerror or error}; choose an --out on another disk"
             ) from error
-        if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
             break
-        stream.close()  # the one who held it has just removed it: ask again
-    stream.truncate(0)
+        _close(lock)  # the one who held it has just removed it: ask again
+    os.ftruncate(lock, 0)
     started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    stream.write(f"process {os.getpid()} on {socket.gethostname()} since {started}")
-    stream.flush()
-    return stream
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()} since {started}".encode())
+    return lock
 
 
 class Work:

@@ -29,7 +29,8 @@ from index.part import Progress
 from index.sources import FolderSource
 
 work.LONGEST_SHARE = 0  # a checkpoint after every chunk
-KILLS = 10
+os.fsync = lambda descriptor: None  # what a killed process wrote the system keeps; only power cuts need a disk
+KILLS = 7
 
 
 class SlowLVLM(FakeLVLM):
@@ -54,8 +55,8 @@ def run(out: Path, source: Path, before: Callable[[], None] = lambda: None) -> s
     return ""
 
 
-def forked(job: Callable[[], str], patience: float | None = None) -> tuple[int, str]:
-    """Run a job in a child; kill it after `patience` seconds. Its wait status, and what it returned."""
+def forked(job: Callable[[], str], doomed: Callable[[], bool] | None = None) -> tuple[int, str]:
+    """Run a job in a child; kill it as soon as `doomed` says so. Its wait status, and what it returned."""
     reads, writes = os.pipe()
     child = os.fork()
     if not child:
@@ -63,12 +64,19 @@ def forked(job: Callable[[], str], patience: float | None = None) -> tuple[int, 
         os.write(writes, job().encode())
         os._exit(0)
     os.close(writes)
-    if patience is not None:
-        time.sleep(patience)
+    if doomed is not None:
+        while not doomed():
+            time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
-    with os.fdopen(reads) as stream:
-        return status, stream.read()
+    with os.fdopen(reads) as stream:  # which its own children may hold open: not read when it said nothing
+        return status, "" if os.WIFSIGNALED(status) else stream.read()
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Something that says whether so much time has passed from now on."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
 
 
 def at_random_moments(out: Path, source: Path, seed: int) -> dict:
@@ -76,7 +84,7 @@ def at_random_moments(out: Path, source: Path, seed: int) -> dict:
     dice = random.Random(seed)
     kills, SlowLVLM.seconds = 0, 0.05
     for _ in range(KILLS):
-        status, words = forked(lambda: run(out, source), dice.uniform(0.05, 0.25))
+        status, words = forked(lambda: run(out, source), after(dice.uniform(0.05, 0.25)))
         kills += os.WIFSIGNALED(status)
         if words or not os.WIFSIGNALED(status):
             break
@@ -97,6 +105,25 @@ def at_each_step(out: Path, source: Path, seed: int) -> dict:
             break
     status, words = forked(lambda: run(out, source))
     return {"kills": kills, "status": status, "words": words}
+
+
+def with_workers(out: Path, source: Path) -> dict:
+    """Kill a build that has worker processes, and run it again while they are still there."""
+
+    def build_in_workers() -> str:
+        config = BuildConfig(out, batch=4, places=4, words="none", checkpoint_every=0, workers=2)
+        try:
+            build(config, FolderSource(source), SlowLVLM(), random_sae())
+        except ExplorerError as error:
+            return str(error)
+        return ""
+
+    SlowLVLM.seconds = 0.05
+    folder = work.work_folder(out, None)
+    killed, _ = forked(build_in_workers, lambda: any(folder.glob("state-*")))
+    SlowLVLM.seconds = 0.0
+    status, words = forked(build_in_workers)
+    return {"kills": int(os.WIFSIGNALED(killed)), "status": status, "words": words}
 
 
 def at_publishing(out: Path, source: Path) -> dict:
@@ -167,6 +194,7 @@ def main(folder: Path, source: Path) -> dict[str, dict]:
     jobs: dict[str, Callable[[Path], dict]] = {
         "moments": lambda out: at_random_moments(out, source, seed=7),
         "steps": lambda out: at_each_step(out, source, seed=7),
+        "workers": lambda out: with_workers(out, source),
         "publishing": lambda out: at_publishing(out, source),
         "full at 2000": lambda out: on_a_full_disk(out, source, limit=2_000),
         "full at 60000": lambda out: on_a_full_disk(out, source, limit=60_000),
