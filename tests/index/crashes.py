@@ -29,7 +29,7 @@ from index.part import Progress
 from index.sources import FolderSource
 
 work.LONGEST_SHARE = 0  # a checkpoint after every chunk
-os.fsync = lambda descriptor: None  # what a killed process wrote the system keeps; only power cuts need a disk
+os.fsync = lambda descriptor: None  # the system keeps what a killed process wrote; disks are for power cuts
 KILLS = 7
 
 
