@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -26,6 +26,8 @@ from index.sources.base import PatchTruth, Source
 
 THUMBNAIL_SIDE = 192
 """Longest side of a thumbnail in pixels."""
+Made = TypeVar("Made")
+_END = object()
 
 
 class Item(NamedTuple):
@@ -50,7 +52,7 @@ class Chunk(NamedTuple):
 
 
 class _Failed(NamedTuple):
-    """What a worker hands back instead of a chunk when the source itself fails."""
+    """What a worker hands back instead of what it should have made."""
 
     error: ExplorerError
 
@@ -76,23 +78,14 @@ def load_chunks(
     if batch < 1 or workers < 0:
         raise SourceError(f"cannot load with batch {batch} and {workers} workers; use 1 and more, 0 and more")
     chunks = _Chunks(source, preprocess, batch)
-    if workers and len(indices):
-        return _in_workers(chunks, indices, workers)
-    return (chunks.load(index) for index in indices)
+    return made(chunks.load, indices, workers)
 
 
-class _Chunks(Dataset):
+class _Chunks:
     """Chunks by index."""
 
     def __init__(self, source: Source, preprocess: Callable[[Image.Image], Prepared], batch: int) -> None:
         self._source, self._preprocess, self._batch = source, preprocess, batch
-
-    def __getitem__(self, index: int) -> Chunk | _Failed:
-        """For a worker: errors meant for people travel as values, which keeps their words."""
-        try:
-            return self.load(index)
-        except ExplorerError as error:
-            return _Failed(error)
 
     def load(self, index: int) -> Chunk:
         """Read and prepare one chunk."""
@@ -136,10 +129,17 @@ def thumbnail(image: Image.Image, grid: Grid) -> bytes:
     return stream.getvalue()
 
 
-def _in_workers(chunks: _Chunks, indices: Sequence[int], workers: int) -> Iterator[Chunk]:
-    """The chunks, made by forked processes."""
+def made(make: Callable[[int], Made], indices: Sequence[int], workers: int) -> Iterator[Made]:
+    """What `make` gives for each index, in their order: made by forked processes, or here for 0 workers.
+
+    Close the iterator when it is left early. An ExplorerError arrives as it was raised; SourceError when a
+    worker dies.
+    """
+    if not workers or not len(indices):
+        yield from map(make, indices)
+        return
     loader = DataLoader(
-        chunks,
+        _Jobs(make),
         batch_size=None,
         sampler=indices,
         num_workers=min(workers, len(indices)),
@@ -150,7 +150,7 @@ def _in_workers(chunks: _Chunks, indices: Sequence[int], workers: int) -> Iterat
     with _child_signals_kept():
         arriving = iter(loader)
     try:
-        while (found := _next(arriving)) is not None:
+        while (found := _next(arriving)) is not _END:
             if isinstance(found, _Failed):
                 raise found.error
             yield found
@@ -158,10 +158,24 @@ def _in_workers(chunks: _Chunks, indices: Sequence[int], workers: int) -> Iterat
         arriving._shutdown_workers()  # now, not when the garbage is collected: a traceback may hold it
 
 
-def _next(arriving: Iterator[Chunk | _Failed]) -> Chunk | _Failed | None:
-    """What comes next, None at the end."""
+class _Jobs(Dataset):
+    """What a worker makes, by index; errors meant for people travel as values, which keeps their words."""
+
+    def __init__(self, make: Callable[[int], Made]) -> None:
+        self._make = make
+
+    def __getitem__(self, index: int) -> Made | _Failed:
+        """Make one."""
+        try:
+            return self._make(index)
+        except ExplorerError as error:
+            return _Failed(error)
+
+
+def _next(arriving: Iterator[Made | _Failed]) -> Made | _Failed | object:
+    """What comes next, _END at the end."""
     try:
-        return next(arriving, None)
+        return next(arriving, _END)
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -190,6 +204,6 @@ def _child_signals_kept() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, before)
 
 
-def _as_it_is(chunk: Chunk | _Failed) -> Chunk | _Failed:
-    """Leave a chunk alone; the loader's default would turn its arrays into tensors."""
-    return chunk
+def _as_it_is(found: Made | _Failed) -> Made | _Failed:
+    """Leave it alone; the loader's default would turn arrays into tensors."""
+    return found

@@ -8,6 +8,7 @@ costs no more than the chunk that it lands in. Knows pictures and towers; nothin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import Protocol
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from explorer.errors import ImageError, SourceError
 from explorer.vlm.base import LVLM
 from explorer.world import draw
+from index.loading import made
 from index.sources import FolderSource
 
 
@@ -99,7 +100,7 @@ class StreamConfig:
                 raise SourceError(f"{name} = {getattr(self, name)}: it must be at least 1")
 
 
-class _Pixels(Dataset):
+class _Pixels:
     """Lists of prepared pictures from number `start` on; numbers beyond the last begin again at 0."""
 
     def __init__(self, lvlm: LVLM, pictures: Pictures, start: int, amount: int, batch: int) -> None:
@@ -109,7 +110,7 @@ class _Pixels(Dataset):
     def __len__(self) -> int:
         return len(self._parts)
 
-    def __getitem__(self, part: int) -> Tensor | None:
+    def load(self, part: int) -> Tensor | None:
         """Pixel values [b, ...] of the pictures that can be read; None where none can."""
         found = [self._pictures.image(number % len(self._pictures)) for number in self._parts[part]]
         ready = [self._lvlm.preprocess(image).pixel_values for image in found if image is not None]
@@ -120,13 +121,17 @@ class _Pixels(Dataset):
 def patch_vectors(
     lvlm: LVLM, block: int, pictures: Pictures, start: int, amount: int, config: StreamConfig
 ) -> Tensor:
-    """The patch vectors [n, d] of `amount` pictures from number `start` on, float32, on the CPU."""
+    """The patch vectors [n, d] of `amount` pictures from number `start` on, float32, on the CPU.
+
+    Raises SourceError when the source is gone, when none can be read, or when a worker dies.
+    """
     pixels = _Pixels(lvlm, pictures, start, amount, config.tower_batch)
     parts = []
-    for batch in DataLoader(pixels, batch_size=None, num_workers=config.workers):
-        if batch is not None:
-            hidden = lvlm.tower(batch, block)[:, lvlm.patch_slice]
-            parts.append(hidden.flatten(0, 1).float().cpu())
+    with closing(made(pixels.load, range(len(pixels)), config.workers)) as arriving:
+        for batch in arriving:
+            if batch is not None:
+                hidden = lvlm.tower(batch, block)[:, lvlm.patch_slice]
+                parts.append(hidden.flatten(0, 1).float().cpu())
     if not parts:
         raise SourceError(f"none of {amount} pictures can be read ({pictures.description})")
     return torch.cat(parts)

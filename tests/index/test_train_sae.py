@@ -70,6 +70,20 @@ def test_streams_that_cannot_be_are_refused(tmp_path: Path) -> None:
         FolderPictures(tmp_path, slice(-1))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_source_that_vanishes_is_told_in_one_line(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(8):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
+    pictures = FolderPictures(tmp_path / "photos")
+    config = StreamConfig(tower_batch=2, workers=workers)
+    assert patch_vectors(LVLM, 1, pictures, 0, 8, config).shape == (8 * 16, 6)
+    (tmp_path / "photos").rename(tmp_path / "away")
+    with pytest.raises(SourceError, match=r"photos is gone") as caught:
+        patch_vectors(LVLM, 1, pictures, 0, 8, config)
+    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
 def test_counterfactual_scenes_are_spread_evenly() -> None:
     plain, mixed = ScenePictures(8, 50), ScenePictures(8, 50, 0.25)
     differ = [plain.image(n).tobytes() != mixed.image(n).tobytes() for n in range(8)]
