@@ -70,6 +70,7 @@ def _parser(wanted: str | None) -> argparse.ArgumentParser:
             formatter_class=plain,
         )
         loaded.add_arguments(command)
+        command.set_defaults(refuse=command.error)
     return parser
 
 
@@ -101,7 +102,13 @@ def _ending_cleanly() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(words[0] if words else None).parse_args(words)
+    parser = _parser(words[0] if words else None)
+    if not words:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        args.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     with _ending_cleanly():
         try:
             return _run(args)

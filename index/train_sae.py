@@ -24,6 +24,20 @@ from explorer.vlm import open_lvlm
 from explorer.vlm.base import LVLM
 from index.vectors import FolderPictures, Pictures, ScenePictures, StreamConfig, batches, patch_vectors
 
+DESCRIPTION = (
+    "Trains a sparse autoencoder (Matryoshka BatchTopK) on the patch vectors that one block of a model's\n"
+    "vision tower gives for drawn scenes or for your own pictures, measures it on pictures that were not\n"
+    "trained on, and writes it to one file, which `build` and the page take with --sae."
+)
+EPILOG = """examples:
+  on your own pictures, for another model, on a GPU:
+    python -m index train-sae --model llava-hf/llava-1.5-7b-hf --images ~/Pictures --expansion 8 \\
+        --device cuda --checkpoint runs/mine/checkpoint.pt --out runs/mine/sae.safetensors
+  after an interruption, the same with --resume
+
+exit codes: 0 done, 1 an error in plain words, 2 wrong usage,
+            130 stopped by Ctrl-C, 143 stopped by SIGTERM
+"""
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_SEED = 10_000_000
 """Training scenes begin here: far from those of the LVLM's own training (from 1,000,000 on)."""
@@ -40,44 +54,85 @@ class Material(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    files = parser.add_argument_group("what to read and write")
-    files.add_argument(
-        "--model", default=str(ROOT / "assets" / "lvlm"), help="folder or hub name of the LVLM"
-    )
-    files.add_argument("--block", type=int, help="block of the vision tower (default: the one the LLM reads)")
-    files.add_argument("--images", type=Path, help="train on the pictures below this folder")
-    files.add_argument(
-        "--scenes", type=int, default=200_000, help="train on so many drawn scenes, then again from the first"
-    )
-    files.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seed of the first scene")
-    files.add_argument(
-        "--counterfactual", type=float, default=0.1, help="share of counterfactual scenes among them"
-    )
-    files.add_argument("--held-out", type=int, default=500, help="pictures to measure on")
-    files.add_argument("--out", type=Path, default=ROOT / "assets" / "sae" / "sae.safetensors")
-    files.add_argument("--half", action="store_true", help="store the weights as float16")
-    files.add_argument("--checkpoint", type=Path, default=Path("runs/sae/checkpoint.pt"))
-    files.add_argument("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
-    files.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    _add_files(parser.add_argument_group("what to read and write"))
     sae = parser.add_argument_group("the SAE and its training")
-    sae.add_argument("--expansion", type=int, default=16, help="neurons per dimension of the vectors")
-    sae.add_argument("--k", type=int, default=20, help="active neurons per vector, on average")
-    sae.add_argument("--steps", type=int, default=4000)
-    sae.add_argument("--batch", type=int, default=4096, help="vectors per step")
-    sae.add_argument("--lr", type=float, help="peak learning rate (default: by the number of neurons)")
-    sae.add_argument("--aux-alpha", type=float, default=0.03, help="weight of the dead neurons' loss")
+    _add_number(sae, "--expansion", 16, "neurons per dimension of the vectors")
+    _add_number(sae, "--k", 20, "active neurons per vector, on average")
+    _add_number(sae, "--steps", 4000, "steps of training")
+    _add_number(sae, "--batch", 4096, "vectors per step")
     sae.add_argument(
-        "--dead-after", type=int, help="vectors without firing until a neuron is dead (default: 2 %% of all)"
+        "--lr", type=float, metavar="RATE", help="peak learning rate (default: by the number of neurons)"
     )
-    sae.add_argument("--seed", type=int, default=0, help="of the first weights and the shuffling")
+    sae.add_argument(
+        "--aux-alpha",
+        type=float,
+        default=0.03,
+        metavar="WEIGHT",
+        help="weight of the dead neurons' loss (default: %(default)s)",
+    )
+    sae.add_argument(
+        "--dead-after",
+        type=int,
+        metavar="N",
+        help="vectors without firing until a neuron is dead (default: 2 %% of all)",
+    )
+    _add_number(sae, "--seed", 0, "of the first weights and the shuffling")
     sae.add_argument("--bf16", action="store_true", help="search the largest activations in bfloat16")
     machine = parser.add_argument_group("the machine")
     machine.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    machine.add_argument("--chunk", type=int, default=1024, help="pictures that are shuffled together")
-    machine.add_argument("--reuse", type=int, default=4, help="times that a chunk's vectors are used")
-    machine.add_argument("--tower-batch", type=int, default=32, help="pictures per run of the tower")
-    machine.add_argument("--workers", type=int, default=0, help="processes that draw or read pictures")
+    _add_number(machine, "--chunk", 1024, "pictures whose vectors are shuffled together")
+    _add_number(machine, "--reuse", 4, "times that a chunk's vectors are used")
+    _add_number(machine, "--tower-batch", 32, "pictures per run of the tower")
+    _add_number(machine, "--workers", 0, "processes that draw or read pictures, 0 for none")
     machine.add_argument("--quiet", action="store_true", help="no progress line")
+
+
+def _add_files(files: argparse._ArgumentGroup) -> None:
+    """The arguments that name the model, the pictures and the files to write."""
+    files.add_argument(
+        "--model",
+        default=str(ROOT / "assets" / "lvlm"),
+        help="folder or hub name of the LVLM (default: the embedded one)",
+    )
+    files.add_argument(
+        "--block", type=int, metavar="B", help="block of the vision tower (default: the one the LLM reads)"
+    )
+    pictures = files.add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--images", type=Path, metavar="DIR", help="train on the pictures below this folder"
+    )
+    _add_number(pictures, "--scenes", 200_000, "train on so many drawn scenes, then again from the first")
+    _add_number(files, "--first-seed", FIRST_SEED, "seed of the first scene")
+    files.add_argument(
+        "--counterfactual",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of counterfactual scenes among them (default: %(default)s)",
+    )
+    _add_number(files, "--held-out", 500, "pictures to measure on; they are kept out of the training")
+    files.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "assets" / "sae" / "sae.safetensors",
+        metavar="FILE",
+        help="the SAE to write (default: in the place of the embedded one)",
+    )
+    files.add_argument("--half", action="store_true", help="store the weights as float16")
+    files.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path("runs/sae/checkpoint.pt"),
+        metavar="FILE",
+        help="where the progress is kept (default: %(default)s)",
+    )
+    _add_number(files, "--checkpoint-every", 500, "steps between checkpoints")
+    files.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+
+
+def _add_number(group: argparse._ActionsContainer, name: str, default: int, words: str) -> None:
+    """An argument that is a whole number, with its default in the help."""
+    group.add_argument(name, type=int, default=default, metavar="N", help=f"{words} (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

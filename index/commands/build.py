@@ -112,7 +112,8 @@ def _add_measure(group: argparse._ArgumentGroup) -> None:
         type=common.natural,
         default=4096,
         metavar="S",
-        help="images that partners, average precision and monosemanticity are measured on (default: 4096)",
+        help="about how many images partners, average precision and monosemanticity are measured on, and "
+        "words are looked for around; 0 for none of these (default: 4096)",
     )
 
 
@@ -143,7 +144,9 @@ def run(args: argparse.Namespace) -> int:
         device=site.device,
         dtype=site.dtype,
     )
-    with tqdm(unit="img", file=sys.stderr, disable=args.quiet, dynamic_ncols=True, smoothing=0.05) as bar:
+    with tqdm(
+        unit="img", file=sys.stderr, disable=args.quiet, dynamic_ncols=True, smoothing=0.05, delay=1e-6
+    ) as bar:  # the delay: nothing is shown before it is known how many there are
 
         def seen(progress: Progress) -> None:
             if bar.total is None:

@@ -37,9 +37,17 @@ class Site(NamedTuple):
     dtype: str
 
 
+def whole(text: str) -> int:
+    """An argument that is a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def count(text: str) -> int:
     """An argument that counts something: a whole number of at least 1."""
-    number = int(text)
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is below 1")
     return number
@@ -47,7 +55,7 @@ def count(text: str) -> int:
 
 def natural(text: str) -> int:
     """An argument that is a whole number of at least 0."""
-    number = int(text)
+    number = whole(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number} is below 0")
     return number
@@ -55,9 +63,12 @@ def natural(text: str) -> int:
 
 def share(text: str) -> float:
     """An argument that is a share: 0 to 1."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share; use 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; use a number from 0 to 1")
     return number
 
 

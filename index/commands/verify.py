@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=common.count, default=32, metavar="N", help="exemplars to recompute (default: 32)"
     )
     parser.add_argument(
-        "--seed", type=common.natural, default=0, metavar="S", help="of their choice (default: 0)"
+        "--seed", type=common.natural, default=0, metavar="S", help="of their random choice (default: 0)"
     )
     parser.add_argument(
         "--tolerance",

@@ -32,7 +32,8 @@ def pictures_below(folder: Path) -> PackedNames:
     """Paths below a folder, with '/', of files that look like pictures, in the order of their ids."""
     shown = text_of(str(folder))
     if not folder.is_dir():
-        raise SourceError(f"there is no folder {shown}")
+        what = f"{shown} is a file, not a folder" if folder.exists() else f"there is no folder {shown}"
+        raise SourceError(what)
     names = in_order(_walk(str(folder)))
     if not names:
         raise SourceError(

@@ -151,7 +151,6 @@ def _whole(kind: str, args: argparse.Namespace) -> Source:
 
 def _count(text: str) -> int:
     """An argument that counts something: a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)

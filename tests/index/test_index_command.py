@@ -140,6 +140,9 @@ def test_one_build_is_the_merge_of_its_parts(
         ["build"],
         ["build", "--out", "x"],
         ["build", "--scenes", "0", "--out", "x"],
+        ["build", "--scenes", "many", "--out", "x"],
+        ["build", "--scenes", "1", "--out", "x", "--batch", "1.5"],
+        ["build", "--scenes", "1", "--out", "x", "--wrods", "none"],
         ["build", "--scenes", "1", "--images", "y", "--out", "x"],
         ["build", "--scenes", "1", "--out", "x", "--score", "median"],
         ["build", "--scenes", "1", "--out", "x", "--shard", "3/2"],
@@ -286,8 +289,7 @@ def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) ->
         command.main([name, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    if name != "train-sae":
-        assert f"python -m index {name} " in text and "exit codes: 0 done" in text
+    assert f"python -m index {name} " in text and "exit codes: 0 done" in text
     assert max(map(len, text.splitlines())) < 120
 
 

@@ -149,7 +149,7 @@ def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no folder"):
         FolderSource(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(SourceError, match="there is no folder"):
+    with pytest.raises(SourceError, match=r"notes.txt is a file, not a folder"):
         FolderSource(tmp_path / "notes.txt")
     with pytest.raises(SourceError, match="holds no pictures"):
         FolderSource(tmp_path)

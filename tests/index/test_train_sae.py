@@ -93,7 +93,8 @@ def test_counterfactual_scenes_are_spread_evenly() -> None:
 def parsed(folder: Path, model: Path, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     train_sae.add_arguments(parser)
-    small = "--steps 6 --batch 64 --chunk 8 --reuse 2 --held-out 4 --scenes 20 --expansion 2 --k 3 --quiet"
+    small = "--steps 6 --batch 64 --chunk 8 --reuse 2 --held-out 4 --expansion 2 --k 3 --quiet"
+    small += "" if "--images" in more else " --scenes 20"
     files = f"--out {folder}/sae.safetensors --checkpoint {folder}/run/state.pt --checkpoint-every 2"
     return parser.parse_args(
         [*small.split(), *files.split(), "--model", str(model), "--device", "cpu", *more]
