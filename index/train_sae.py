@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from explorer.sae.quality import Quality, evaluate
 from explorer.sae.training import StepReport, TrainResult, batches_taken, train
 from explorer.vlm import open_lvlm
 from explorer.vlm.base import LVLM
+from index.commands import common
 from index.vectors import FolderPictures, Pictures, ScenePictures, StreamConfig, batches, patch_vectors
 
 DESCRIPTION = (
@@ -105,7 +107,7 @@ def _add_files(files: argparse._ArgumentGroup) -> None:
     _add_number(files, "--first-seed", FIRST_SEED, "seed of the first scene")
     files.add_argument(
         "--counterfactual",
-        type=float,
+        type=common.share,
         default=0.1,
         metavar="SHARE",
         help="share of counterfactual scenes among them (default: %(default)s)",
@@ -126,19 +128,26 @@ def _add_files(files: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="where the progress is kept (default: %(default)s)",
     )
-    _add_number(files, "--checkpoint-every", 500, "steps between checkpoints")
+    _add_number(files, "--checkpoint-every", 500, "steps between checkpoints", common.count)
     files.add_argument("--resume", action="store_true", help="go on from the checkpoint")
 
 
-def _add_number(group: argparse._ActionsContainer, name: str, default: int, words: str) -> None:
+def _add_number(
+    group: argparse._ActionsContainer,
+    name: str,
+    default: int,
+    words: str,
+    kind: Callable[[str], int] = common.natural,
+) -> None:
     """An argument that is a whole number, with its default in the help."""
-    group.add_argument(name, type=int, default=default, metavar="N", help=f"{words} (default: %(default)s)")
+    group.add_argument(name, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, measure, write. Returns 0; an ExplorerError says in plain words what was wrong."""
     config, stream = _train_config(args), _stream_config(args)
     material = _material(args)
+    _check_out(args.out)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     lvlm = open_lvlm(args.model, device=device)
     block = lvlm.read_block if args.block is None else args.block
@@ -227,6 +236,18 @@ def _material(args: argparse.Namespace) -> Material:
     )
 
 
+def _check_out(out: Path) -> None:
+    """Refuse an --out that cannot be written now, not after hours of training."""
+    if out.is_dir():
+        raise SAEError(f"{out} is a folder; name a file for --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SAEError(
+            f"cannot write in {out.parent}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
 def _same_stream(args: argparse.Namespace, site: dict[str, Any], stream: StreamConfig) -> None:
     """Note beside the checkpoint where its vectors come from; refuse to resume from others."""
     note = args.checkpoint.with_suffix(".json")
@@ -234,13 +255,23 @@ def _same_stream(args: argparse.Namespace, site: dict[str, Any], stream: StreamC
     if args.resume:
         if not note.is_file():
             raise SAEError(f"there is no run to resume: {note} is missing")
-        before = json.loads(note.read_text())
+        try:
+            before = json.loads(note.read_text())
+        except (OSError, ValueError) as error:
+            raise SAEError(
+                f"cannot resume: {note} is damaged ({error}); start again without --resume"
+            ) from error
         for name, value in facts.items():
             if before.get(name) != value:
                 raise SAEError(f"the run at {args.checkpoint} had {name} = {before.get(name)}, not {value}")
         return
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(facts))
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(facts))
+    except OSError as error:
+        raise SAEError(
+            f"cannot write {note}: {error.strerror or error}; choose another --checkpoint"
+        ) from error
 
 
 def _show(bar: tqdm, report: StepReport) -> None:

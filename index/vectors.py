@@ -66,7 +66,10 @@ class FolderPictures:
         self._numbers = range(len(self._source))[part]
         self.description = f"{len(self._numbers)} pictures of the folder {folder.name}"
         if not self._numbers:
-            raise SourceError(f"the folder {folder} holds too few pictures to keep some for measuring")
+            raise SourceError(
+                f"the folder {folder} holds too few pictures to keep some for measuring; use a smaller "
+                "--held-out"
+            )
 
     def __len__(self) -> int:
         return len(self._numbers)

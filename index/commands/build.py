@@ -145,11 +145,12 @@ def run(args: argparse.Namespace) -> int:
         dtype=site.dtype,
     )
     with tqdm(
-        unit="img", file=sys.stderr, disable=args.quiet, dynamic_ncols=True, smoothing=0.05, delay=1e-6
+        unit="img", file=sys.stderr, disable=args.quiet, dynamic_ncols=True, smoothing=0.05, delay=1
     ) as bar:  # the delay: nothing is shown before it is known how many there are
 
         def seen(progress: Progress) -> None:
             if bar.total is None:
+                bar.delay = 0
                 bar.reset(progress.of)
                 bar.initial = bar.n = bar.last_print_n = progress.done
             bar.set_postfix_str(f"{progress.skipped} skipped" if progress.skipped else "", refresh=False)

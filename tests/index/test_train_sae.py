@@ -143,6 +143,9 @@ def test_trains_resumes_and_says_what_it_did(
         (["--held-out", "0"], "some pictures are needed"),
         (["--block", "3"], "block 3 cannot matter"),
         (["--images", "nowhere"], "no folder nowhere"),
+        (["--out", "/"], "/ is a folder"),
+        (["--checkpoint", "/proc/nowhere/state.pt"], "cannot write /proc/nowhere/state.json: .*--checkpoint"),
+        (["--out", "/proc/nowhere/sae.safetensors"], "cannot write in /proc/nowhere: .*--out"),
     ],
 )
 def test_mistakes_get_plain_words(
