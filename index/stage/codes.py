@@ -75,12 +75,13 @@ class Pools(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Pairs of a neuron and an image whose score is above 0, ascending: cell, neuron, image [m] int64, score
-    [m] float32."""
+    """Pairs of a neuron and an image whose score is above 0, ascending: cell, neuron, image [m] int64, pooled
+    [m] float64 (of the table), score [m] float32."""
 
     cell: np.ndarray
     neuron: np.ndarray
     image: np.ndarray
+    pooled: np.ndarray
     score: np.ndarray
 
 
@@ -128,11 +129,12 @@ def _added(cell: np.ndarray, value: np.ndarray, size: int) -> np.ndarray:
 
 def groups_at(pools: Pools, cells: np.ndarray) -> Groups:
     """The groups of these cells (ascending) whose score does not vanish in float32."""
-    score = (pools.table[cells] / pools.divisor).astype(np.float32)
+    pooled = pools.table[cells]
+    score = (pooled / pools.divisor).astype(np.float32)
     if not score.min(initial=np.inf) > 0:
         above = np.flatnonzero(score)
-        cells, score = cells[above], score[above]
-    return Groups(cells, cells >> pools.shift, cells & ((1 << pools.shift) - 1), score)
+        cells, pooled, score = cells[above], pooled[above], score[above]
+    return Groups(cells, cells >> pools.shift, cells & ((1 << pools.shift) - 1), pooled, score)
 
 
 def select(groups: Groups, which: np.ndarray) -> Groups:

@@ -82,14 +82,17 @@ class Statistics:
         self.images += len(fvu)
         place = np.floor((np.log2(np.maximum(fvu, 2.0**-40)) - _FVU_LOWEST) * _FVU_PER_OCTAVE)
         self.fvu += np.bincount(np.clip(place, 0, _FVU_BINS - 1).astype(np.int64), minlength=_FVU_BINS)
-        scores = groups.score.astype(np.float64)
-        squares = np.square(pools.value, dtype=np.float64)
         self.fires += np.bincount(groups.neuron, minlength=len(self.fires))
         self.patch_fires += np.bincount(pools.owner, minlength=len(self.fires))
-        self._add(self.score_total, groups.neuron, scores)
-        self._add(self.score_square, groups.neuron, scores * scores)
-        self._add(self.active_total, groups.neuron, pools.totals[groups.cell])
-        self._add(self.active_square, pools.owner, squares)
+        pooled = self._by_neuron(groups.neuron, groups.pooled)
+        self.score_total.add(slice(None), pooled / pools.divisor)
+        squares = self._by_neuron(groups.neuron, groups.pooled * groups.pooled)
+        self.score_square.add(slice(None), squares / pools.divisor**2)
+        if pools.totals is not pools.table:
+            pooled = self._by_neuron(groups.neuron, pools.totals[groups.cell])
+        self.active_total.add(slice(None), pooled)
+        squares = self._by_neuron(pools.owner, np.square(pools.value, dtype=np.float64))
+        self.active_square.add(slice(None), squares)
         self._raise(self.peak, groups.neuron, groups.score)
         self._raise(self.active_peak, pools.owner, pools.value)
         _count(self.score_histogram, groups.neuron, groups.score)
@@ -98,11 +101,10 @@ class Statistics:
         highest = groups.neuron[self._highest(groups, len(fvu))]
         self.in_top += np.bincount(highest, minlength=len(self.fires))
 
-    def _add(self, kept: ExactSum, owner: np.ndarray, terms: np.ndarray) -> None:
-        """Add terms to the sums of their owners. On one thread and in order, so the same every time."""
+    def _by_neuron(self, owner: np.ndarray, terms: np.ndarray) -> np.ndarray:
+        """Sums [F] of the terms of each owner. On one thread and in order, so the same every time."""
         sums = torch.zeros(len(self.fires), dtype=torch.float64)
-        sums.scatter_add_(0, torch.from_numpy(owner), torch.from_numpy(terms))
-        kept.add(slice(None), sums.numpy())
+        return sums.scatter_add_(0, torch.from_numpy(owner), torch.from_numpy(terms)).numpy()
 
     @staticmethod
     def _raise(peaks: np.ndarray, owner: np.ndarray, values: np.ndarray) -> None:
