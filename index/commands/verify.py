@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         print("PASS: the store is whole (no exemplar was recomputed)")
         return 0
     site = common.open_site(args)
-    with tqdm(unit="img", file=sys.stderr, disable=args.quiet, dynamic_ncols=True) as bar:
+    with tqdm(unit="img", file=sys.stderr, disable=args.quiet, dynamic_ncols=True, delay=0.001) as bar:
         report = verify(store, site.lvlm, site.sae, config, bar.update)
     print(describe(report))
     return 0 if report.passed else 1
