@@ -118,7 +118,7 @@ def pool(codes: Codes, n_neurons: int, how: Pooling, include_cls: bool = False) 
         owner, cell, image, token, value = owner[on], cell[on], image[on], token[on], value[on]
         totals = _added(cell, value, size)
     divisor = codes.n_patches + include_cls if how == "mean" else 1
-    edges = np.searchsorted(image, np.arange(codes.n_images + 1))
+    edges = np.searchsorted(image, np.arange(codes.n_images + 1, dtype=image.dtype))
     return Pools(table, totals, divisor, shift, owner, cell, token, value, edges)
 
 

@@ -86,7 +86,7 @@ class Sampler:
         kept = np.flatnonzero(wanted[groups.image])
         kept = kept[np.argsort(groups.image[kept], kind="stable")]
         edges = np.searchsorted(groups.image[kept], np.arange(codes.n_images + 1))
-        ends = np.searchsorted(codes.image, np.arange(codes.n_images + 1))
+        ends = np.searchsorted(codes.image, np.arange(codes.n_images + 1, dtype=codes.image.dtype))
         for i in which.tolist():
             mine, entries = kept[edges[i] : edges[i + 1]], slice(ends[i], ends[i + 1])
             counts, neurons = self._on_patches(int(numbers[i]), codes, entries)
