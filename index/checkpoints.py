@@ -26,6 +26,8 @@ FACTS_NAME = "state.json"
 SKIPPED_NAME = "skipped.jsonl"
 _STATE = re.compile(r"state-(\d+)")
 _SAVING = ".saving"
+_AT_ONCE = 8
+"""Files that are written at the same time."""
 _READERS, _PIECE = 4, 1 << 23
 
 
@@ -61,7 +63,10 @@ def save(folder: Path, saved: Saved) -> None:
     try:
         _remove(part)
         part.mkdir()
-        files = {f"{name}.npy": _write_array(part / f"{name}.npy", a) for name, a in saved.arrays.items()}
+        paths = [part / f"{name}.npy" for name in saved.arrays]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:  # waiting for the disk and hashing leave the others room
+            written = pool.map(_write_array, paths, saved.arrays.values())
+            files = {path.name: facts for path, facts in zip(paths, written, strict=True)}
         lines = "".join(json.dumps(list(row)) + "\n" for row in saved.skipped)
         files[SKIPPED_NAME] = _write(part / SKIPPED_NAME, lines)
         facts = {"chunks": saved.chunks, "of": saved.of, "shape": saved.shape, "files": files}
