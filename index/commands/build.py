@@ -43,8 +43,8 @@ def shard(text: str) -> Shard:
     return Shard(int(index), int(of))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
+def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
+    """Declare the command's arguments. alone: not as part of a cluster's, which shards by itself."""
     from index.sources.opening import add_arguments as add_source
 
     add_source(parser)
@@ -57,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the store; with --shard the folder that holds the parts",
     )
     out.add_argument(
-        "--shard", type=shard, default=None, metavar="I/N", help="build only part I of N, for `merge`"
+        "--shard",
+        type=shard,
+        default=None,
+        metavar="I/N",
+        help="build only part I of N, for `merge`" if alone else argparse.SUPPRESS,
     )
     out.add_argument(
         "--restart", action="store_true", help="throw away the progress of an unfinished build at --out"

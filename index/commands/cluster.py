@@ -35,7 +35,7 @@ EPILOG = f"""examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments: those of `build`, and the cluster's."""
-    build.add_arguments(parser)
+    build.add_arguments(parser, alone=False)
     group = parser.add_argument_group("the cluster")
     group.add_argument(
         "--address",
