@@ -62,9 +62,19 @@ def same(one: Chunk, other: Chunk) -> bool:
     return one.index == other.index
 
 
+OTHERS: set[int] = set()
+"""Processes that other tests started and still use, a browser's among them."""
+
+
+@pytest.fixture(autouse=True)
+def _leave_others_alone() -> None:
+    OTHERS.clear()
+    OTHERS.update(children())
+
+
 def children() -> set[int]:
-    """The processes that this one started and that live on."""
-    found = set()
+    """The processes that this one started since the test began and that live on."""
+    found: set[int] = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -73,6 +83,7 @@ def children() -> set[int]:
                 continue
             if int(parent) == os.getpid() and state != "Z":
                 found.add(int(entry.name))
+    found -= OTHERS
     return found
 
 
