@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -146,6 +147,7 @@ def made(make: Callable[[int], Made], indices: Sequence[int], workers: int) -> I
         collate_fn=_as_it_is,
         multiprocessing_context="fork",
         prefetch_factor=2,
+        worker_init_fn=_hold_your_tongue,
     )
     with _child_signals_kept():
         arriving = iter(loader)
@@ -170,6 +172,11 @@ class _Jobs(Dataset):
             return self._make(index)
         except ExplorerError as error:
             return _Failed(error)
+
+
+def _hold_your_tongue(worker: int) -> None:
+    """A worker's errors travel to the builder; what its threads meet while it ends is of use to nobody."""
+    sys.excepthook = lambda kind, error, trace: None
 
 
 def _next(arriving: Iterator[Made | _Failed]) -> Made | _Failed | object:
