@@ -17,7 +17,7 @@ import gradio as gr
 
 from explorer.errors import ExplorerError
 from explorer.images import load_image
-from explorer.records import Activation, Found
+from explorer.records import Activation, Found, TextMatch
 from explorer.session import Session, View
 from explorer.ui import bench, checks, panels
 from explorer.ui.cards import Gallery, Heading, cards
@@ -29,6 +29,8 @@ from explorer.ui.words import mark
 
 TOP = 20
 FOUND = 8
+SAID = 60
+"""Matches of a text that are looked at; those that fire in the picture are shown first."""
 BEST = 3
 """Neurons that go onto the bench together: as many as it takes to silence most concepts."""
 
@@ -150,9 +152,15 @@ class Desk:
         concept = checks.text(words, "the concept", checks.LONGEST_CONCEPT)
         if not concept:
             raise ExplorerError("type what to look for, for instance: fork and knife")
-        found = self.session.find(concept, 1) or self.session.search(concept, 1)
+        there = _there(visit)
+        found = self.session.find(concept, 1) or self._said(there.view, concept)
         fresh = Focus("concept", focus.pool, focus.patch, concept, found[0].neuron if found else None)
-        return fresh, self._stage(_there(visit), fresh), self._cards(visit, fresh)
+        return fresh, self._stage(there, fresh), self._cards(there, fresh)
+
+    def _said(self, view: View, words: str) -> list[TextMatch]:
+        """Neurons whose labels, words or notes say it: people's own first, then the strongest here."""
+        hits = self.session.search(words, SAID)
+        return sorted(hits, key=lambda hit: (not hit.own, -float(view.map(hit.neuron).max())))[:FOUND]
 
     def _stage(self, visit: Visit, focus: Focus) -> str:
         view, neuron = visit.view, focus.neuron
@@ -168,7 +176,7 @@ class Desk:
             activations, empty = view.top_at(row, col, TOP), "No neuron fires at this patch."
         elif focus.source == "concept":
             found = self.session.find(focus.concept, FOUND)
-            said = [] if found else self.session.search(focus.concept, FOUND)
+            said = [] if found else self._said(view, focus.concept)
             note = "Their labels, words or notes say it." if said else "Best first."
             note = f"{note} With their peak in this picture."
             heading = Heading(f"“{focus.concept}”", note, found=bool(found))
