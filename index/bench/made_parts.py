@@ -15,14 +15,14 @@ import torch
 
 from explorer.errors import ExplorerError
 from explorer.sae import SAE, ActivationRule
-from explorer.store.histogram import BINS, bins_of
+from explorer.store.histogram import BINS, bins_of, half_octaves
 from explorer.store.pending import Pending, PendingImage
 from explorer.store.sketch import side_of
 from index import checkpoints
 from index.checkpoints import Saved
 from index.part import chunks_of, images_of, sample_rate
 from index.stage.codes import ranks_in_runs, run_starts
-from index.stage.intervals import INTERVALS, half_octave, mix
+from index.stage.intervals import INTERVALS, mix
 from index.stage.places import EMPTY, map_lengths
 from index.stage.sample import PATCHES, sampled
 from index.stage.state import BuildState, StateShape
@@ -208,7 +208,7 @@ class _MadeState:
         part = part[np.argsort(luck[part])]
         share = np.maximum(self._rate / 4, 1e-9)[:, None]
         nth = rng.standard_exponential((neurons, INTERVALS)) / share
-        tags = half_octave(np.maximum(self._peak, 1e-6)).astype(np.int64)[:, None] - np.arange(INTERVALS)
+        tags = half_octaves(np.maximum(self._peak, 1e-6)).astype(np.int64)[:, None] - np.arange(INTERVALS)
         held = (nth < len(part)) & (self._peak > 0)[:, None] & (tags > 0)
         bits = (tags << 22 | rng.integers(0, 1 << 22, tags.shape)).astype(np.uint32)
         scores = np.minimum(bits.view(np.float32), self._peak[:, None])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from explorer.store.histogram import half_octaves
 from index.stage.codes import Groups
 from index.stage.places import Bids, Places
 
@@ -27,27 +28,17 @@ def mix(numbers: np.ndarray) -> np.ndarray:
     return h ^ (h >> np.uint32(16))
 
 
-def half_octave(scores: np.ndarray) -> np.ndarray:
-    """The half-octave that float32 scores > 0 fall into, uint64 below 511: [2^e, 1.5 2^e) or [1.5 2^e, 2
-    2^e).
-
-    It is the exponent and the first bit of the mantissa.
-    """
-    return (scores.astype(np.float32).view(np.uint32) >> np.uint32(22)).astype(np.uint64)
-
-
-def bids(table: Places, groups: Groups, numbers: np.ndarray, rate: float = 1.0) -> Bids:
+def bids(table: Places, groups: Groups, numbers: np.ndarray, detailed: np.ndarray) -> Bids:
     """The groups of a chunk that deserve a place of their interval. numbers [b]: of the chunk's images.
 
-    rate: share of the images that take part, by hash. A higher half-octave that shares the row takes it over:
-    the lower one is then out of the window anyway.
+    detailed [b] bool: which of them take part. A higher half-octave that shares the row takes it over: the
+    lower one is then out of the window anyway.
     """
-    luck = mix(numbers)
-    part = np.flatnonzero((luck < rate * 2.0**32)[groups.image])
+    part = np.flatnonzero(detailed[groups.image])
     image = groups.image[part]
-    tag = half_octave(groups.score[part])
+    tag = half_octaves(groups.score[part]).astype(np.uint64)
     key = (_TAGS - tag) << np.uint64(32)
-    key |= luck.astype(np.uint64)[image]
+    key |= mix(numbers).astype(np.uint64)[image]
     row = groups.neuron[part] * INTERVALS
     row += _SLOTS[tag.view(np.int64)]
     won = table.wanted(row, key, numbers[image])
@@ -59,7 +50,7 @@ def below_peak(table: Places, peaks: np.ndarray) -> np.ndarray:
     -1 where nobody is, or out of the window: [F, 10] int64."""
     held = table.taken.reshape(-1, INTERVALS)
     tags = (_TAGS - (table.key.reshape(-1, INTERVALS) >> np.uint64(32))).astype(np.int64)
-    top = np.where(peaks > 0, half_octave(peaks).astype(np.int64), -1)
+    top = np.where(peaks > 0, half_octaves(peaks).astype(np.int64), -1)
     below = top[:, None] - tags
     return np.where(held & (below >= 0) & (below < INTERVALS), below, -1)
 

@@ -124,9 +124,9 @@ class BuildState:
             raise ExplorerError(f"an index takes at most {MOST_IMAGES:,} images")
         pools = pool(codes, shape.n_neurons, shape.score, shape.include_cls)
         groups = all_groups(pools)
-        detailed = np.flatnonzero(sampled(numbers, shape.detailed_rate))
-        self.statistics.take(pools, groups, chunk.fvu, detailed)
-        self.placed = self._place(chunk, pools, groups, numbers).tolist()
+        detailed = sampled(numbers, shape.detailed_rate)
+        self.statistics.take(pools, groups, chunk.fvu, np.flatnonzero(detailed))
+        self.placed = self._place(chunk, pools, groups, numbers, detailed).tolist()
         which = np.flatnonzero(sampled(numbers, shape.sample_rate))
         labels = [item.labels for item in chunk.items]
         self.sampler.take(which, numbers, labels, codes, groups, chunk.embeddings)
@@ -140,7 +140,9 @@ class BuildState:
                 if (truth := truths[i]) is not None:
                     self.probes.take(chunk.patches[i], truth)
 
-    def _place(self, chunk: EncodedChunk, pools: Pools, groups: Groups, numbers: np.ndarray) -> np.ndarray:
+    def _place(
+        self, chunk: EncodedChunk, pools: Pools, groups: Groups, numbers: np.ndarray, detailed: np.ndarray
+    ) -> np.ndarray:
         """Hand out places; returns which images of the chunk took one."""
         high = beating(pools, self.top.least)
         bids = bids_by_score(self.top, high, numbers)
@@ -148,7 +150,7 @@ class BuildState:
         runs = runs_of(pools, high)
         bids = bids._replace(group=np.arange(len(bids.row)))
         won = bids.group[self.top.take(bids, runs, lambda which: drawn(runs, chunk.sketches, which))]
-        fair = intervals.bids(self.intervals, groups, numbers, self.shape.detailed_rate)
+        fair = intervals.bids(self.intervals, groups, numbers, detailed)
         some = runs_of(pools, select(groups, fair.group))
         fair = fair._replace(group=np.arange(len(fair.row)))
         lucky = self.intervals.take(fair, some)
