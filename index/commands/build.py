@@ -160,12 +160,7 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(f"{progress.skipped} skipped" if progress.skipped else "", refresh=False)
             bar.update(progress.done - bar.n)
 
-        def tell(words: str) -> None:
-            if bar.n == bar.total:
-                bar.close()
-            if not args.quiet:
-                tqdm.write(words, file=sys.stderr)
-
+        tell = common.teller_beside(bar, args.quiet)
         try:
             summary = build(config, source, site.lvlm, site.sae, seen, tell=tell)
         except Stopped as stopped:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from explorer.sae import SAE
     from explorer.store import Manifest
     from explorer.store.classes import ClassCounts
@@ -136,6 +138,18 @@ def teller(quiet: bool) -> Callable[[str], None]:
     def tell(words: str) -> None:
         if not quiet:
             print(words, file=sys.stderr)
+
+    return tell
+
+
+def teller_beside(bar: tqdm, quiet: bool) -> Callable[[str], None]:
+    """The same above a progress bar, which is closed once it is full."""
+
+    def tell(words: str) -> None:
+        if bar.n == bar.total:
+            bar.close()
+        if not quiet:
+            bar.write(words, file=sys.stderr)
 
     return tell
 
