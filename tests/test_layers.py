@@ -18,10 +18,10 @@ ALLOWED: dict[str, set[str]] = {
     **{name: RECORDS for name in RECORDS | PARTS},
     "world": RECORDS | {"vlm"},
     "steer": RECORDS | PARTS,
-    "analyze": RECORDS | PARTS,
-    "session": RECORDS | PARTS | {"steer", "analyze"},
-    "evals": RECORDS | PARTS | {"steer", "analyze", "session"},
-    "ui": RECORDS | PARTS | {"steer", "analyze", "session", "evals"},
+    "session": RECORDS | PARTS | {"steer"},
+    "analyze": RECORDS | PARTS | {"steer", "session"},
+    "evals": RECORDS | PARTS | {"steer", "session", "analyze"},
+    "ui": RECORDS | PARTS | {"steer", "session", "analyze", "evals"},
 }
 """Which other layers of explorer/ a layer may import."""
 

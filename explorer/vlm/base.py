@@ -5,13 +5,19 @@ Knows torch tensors and the shared records; nothing of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from PIL import Image
 
+from explorer.errors import ModelError
 from explorer.records import Grid
+
+if TYPE_CHECKING:
+    from explorer.vlm.memory import Memory
 
 WORD_MARKS = ("\u2581", "\u0120")
 """How tokenizers mark a piece that begins a word: the space of SentencePiece, and of byte-level ones."""
@@ -25,6 +31,83 @@ class Prepared(NamedTuple):
 
     pixel_values: torch.Tensor
     grid: Grid
+
+
+@dataclass(frozen=True)
+class AttentionEdit:
+    """How the language model's attention scores, before the softmax, are changed while it reads and answers.
+
+    layers: the first layer, and the one after the last; rows: which queries: "answer" (the last token of
+    the prompt and all of the answer, those that predict a word) or "text" (all after the picture);
+    image_gain: scores a of the picture's columns become a + gain |a|; image_factor, system_factor: those
+    of the picture's columns, and of the columns before the picture, are multiplied by it.
+    Raises ModelError for no layers, other rows, or values that are not finite.
+    """
+
+    layers: tuple[int, int]
+    rows: Literal["answer", "text"] = "answer"
+    image_gain: float = 0.0
+    image_factor: float = 1.0
+    system_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        first, end = self.layers
+        if not 0 <= first < end:
+            raise ModelError(f"layers {first} to {end} are none; give the first and the one after the last")
+        if self.rows not in ("answer", "text"):
+            raise ModelError(f"unknown rows {self.rows!r}; use 'answer' or 'text'")
+        numbers = (self.image_gain, self.image_factor, self.system_factor)
+        if not all(math.isfinite(number) for number in numbers):
+            raise ModelError(f"gain and factors must be finite numbers, not {numbers}")
+
+
+class Asked(NamedTuple):
+    """What the language model reads before it answers.
+
+    prompt: the person's words; features: image features [N, D], None for a prompt without a picture;
+    preface: an instruction in front of it all; attention: how its attention is changed meanwhile.
+    """
+
+    prompt: str
+    features: torch.Tensor | None
+    preface: str = ""
+    attention: AttentionEdit | None = None
+
+
+Choose = Callable[[Sequence[torch.Tensor], int], int]
+"""Picks a token: from the logits [V] float32 of every branch of a generation, and the token's place in the
+answer (0 for the first). The same arguments must give the same token, or drafts could not be verified."""
+
+
+class Step(NamedTuple):
+    """A generation after one more pass through the language model.
+
+    tokens: the answer so far; text: the same for people; passes: forward passes so far, of all branches;
+    done: nothing will follow.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    passes: int
+    done: bool
+
+
+class AnswerWord(NamedTuple):
+    """A word of an answer: its text, its characters [start, end), and its tokens [first, last)."""
+
+    text: str
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class WordGradients(NamedTuple):
+    """log_probs [W]: of each word (the sum over its tokens), given picture, prompt and the words before it;
+    gradients [W, tokens, width]: of these by the output of the block. float32 on the CPU."""
+
+    log_probs: torch.Tensor
+    gradients: torch.Tensor
 
 
 class Cancel(Protocol):
@@ -72,6 +155,24 @@ class LVLM(Protocol):
         """What the language model is fed, [..., N, D], if `block` puts out `hidden` [..., tokens, width]."""
         ...
 
+    def decode(
+        self,
+        asked: Sequence[Asked],
+        max_new_tokens: int = 64,
+        choose: Choose | None = None,
+        memory: Memory | None = None,
+    ) -> Iterator[Step]:
+        """Answer step by step: each `next` is one pass through the language model for every branch.
+
+        asked: the branches of the generation, all of them followed by the same answer; the first is the
+        question itself, the others are what it is contrasted with. choose: how to pick each token from
+        their logits; None: the likeliest of the first. memory: what earlier generations about the same
+        picture left; it makes this one quicker and never changes the answer. Ends after a step that is
+        done. Closing it ends the generation, and nothing of it is kept.
+        Raises ModelError, before the first step, for a prompt that does not fit.
+        """
+        ...
+
     def generate(
         self,
         features: torch.Tensor,
@@ -108,6 +209,39 @@ class LVLM(Protocol):
         Log-probabilities [B, A + 1, V], float32, for image features [B, N, D] and an answer of A tokens:
         before its first token, before its second, ..., and after its last. Raises ModelError as `generate`
         does.
+        """
+        ...
+
+    def answer_tokens(self, answer: str) -> list[int]:
+        """The tokens of an answer, as `next_words` reads it."""
+        ...
+
+    def answer_words(self, answer: str) -> list[AnswerWord]:
+        """The words of an answer, punctuation left out, and which of `answer_tokens` each is made of."""
+        ...
+
+    def word_gradients(
+        self, hidden: torch.Tensor, block: int, prompt: str, answer: str, words: Sequence[AnswerWord]
+    ) -> WordGradients:
+        """How each word's log-probability changes with the output of `block`, hidden [tokens, width].
+
+        One forward pass, and one backward pass for each word. Raises ModelError as `generate` does.
+        """
+        ...
+
+    def word_attention(
+        self,
+        features: torch.Tensor,
+        prompt: str,
+        answer: str,
+        words: Sequence[AnswerWord],
+        layers: tuple[int, int] | None = None,
+    ) -> torch.Tensor:
+        """How much each word looked at each image feature while it was chosen: [W, N], float32, on the CPU.
+
+        features [N, D]. Attention from the tokens that predict the word's, averaged over these, the heads
+        and the layers [first, end) (None: all); what it gives to the text is left out, so rows sum to less
+        than 1.
         """
         ...
 
