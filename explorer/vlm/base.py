@@ -136,6 +136,9 @@ class LVLM(Protocol):
 
     default_prompt: str
 
+    text_layers: int
+    """How many layers the language model has."""
+
     text_size: int
     """How many weights the language model has: what a pass through it costs."""
 

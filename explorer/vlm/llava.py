@@ -46,6 +46,7 @@ class Llava:
         self._width, self._patch = vision.hidden_size, vision.patch_size
         has_cls = any(name.endswith("class_embedding") for name, _ in self._tower.named_parameters())
         self.patch_slice = slice(1, None) if has_cls else slice(0, None)
+        self.text_layers = int(model.config.text_config.num_hidden_layers)
         text = [*self._core.language_model.parameters(), *model.lm_head.parameters()]
         self.text_size = sum({id(weights): weights.numel() for weights in text}.values())
         self._framing = framing_of(processor.image_processor)
