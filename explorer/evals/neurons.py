@@ -8,48 +8,58 @@ concept's neurons inserts it; and which neurons are always on. The neurons are t
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 from explorer.errors import ExplorerError
+from explorer.evals.command import run_command
 from explorer.records import Edit
 from explorer.session import Session, View
 from explorer.world import CONCEPTS, Scene, draw, mentions, phrase
 
 EXEMPLARS = 16
 MEANINGFUL = 14
-REGIONS = ("object", "active", "all")
+Region = Literal["object", "active", "all"]
+REGIONS = get_args(Region)
 BLOCK = 9
 """Side of the block of patches in which a concept is inserted."""
 
 
 @dataclass(frozen=True)
 class NeuronsConfig:
-    """scenes: unseen ordinary scenes from first_seed on; neurons: most neurons per concept;
-    suppress, insert: the values that they are set to; region: where suppressing acts: "object" (the
-    patches where `session.where` sees the concept), "active" (each neuron where it fires) or "all"
-    patches; inserting acts in a block of BLOCK x BLOCK patches where least is seen; per_scene: concepts
-    inserted per scene; batch: edited pictures answered at a time; model, sae, store: None for the
-    embedded ones."""
+    """What is measured: see each field. Raises ExplorerError for values that make no sense."""
 
     scenes: int = 200
+    """unseen ordinary scenes"""
     first_seed: int = 20_000
+    """seed of the first scene"""
     neurons: int = 3
+    """most neurons per concept"""
     suppress: float = -15.0
+    """what neurons are set to in order to silence a concept"""
     insert: float = 40.0
-    region: str = "object"
+    """what neurons are set to in order to insert a concept, in a block of patches where least is seen"""
+    region: Region = "object"
+    """where suppressing acts: object (the patches where the session sees the concept), active (each neuron
+    where it fires) or all patches"""
     per_scene: int = 2
+    """concepts inserted per scene"""
     batch: int = 64
+    """edited pictures answered at a time"""
     model: str | None = None
+    """folder or hub name of the LVLM; the embedded one unless given"""
     sae: str | None = None
+    """SAE file; the embedded one unless given"""
     store: str | None = None
+    """folder of the store; the embedded one unless given"""
     out: Path | None = None
+    """JSON file for the report"""
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
@@ -185,30 +195,10 @@ def run(config: NeuronsConfig) -> dict:
     }
 
 
-def main() -> None:
-    """Parse arguments, measure, print and save the report."""
-    parser = argparse.ArgumentParser(prog="python -m explorer.evals.neurons", description=__doc__)
-    defaults = NeuronsConfig()
-    for name, kind in (
-        ("scenes", int),
-        ("first_seed", int),
-        ("neurons", int),
-        ("per_scene", int),
-        ("batch", int),
-    ):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(defaults, name))
-    parser.add_argument("--suppress", type=float, default=defaults.suppress)
-    parser.add_argument("--insert", type=float, default=defaults.insert)
-    parser.add_argument("--region", choices=REGIONS, default=defaults.region)
-    for name in ("model", "sae", "store"):
-        parser.add_argument(f"--{name}", default=None)
-    parser.add_argument("--out", type=Path, default=None)
-    config = NeuronsConfig(**vars(parser.parse_args()))
-    text = json.dumps(run(config), indent=1)
-    print(text)
-    if config.out:
-        config.out.write_text(text + "\n")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse arguments, measure, print and save the report; the exit status."""
+    return run_command(NeuronsConfig, run, "python -m explorer.evals.neurons", __doc__, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
