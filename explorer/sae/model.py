@@ -216,11 +216,16 @@ class SAE(nn.Module):
     @torch.no_grad()
     def decode_sparse(self, codes: SparseCodes, n_tokens: int) -> Tensor:
         """Vectors x_hat [n_tokens, d] of sparse activations, on their device; no dense [T, F] in between."""
+        return self.decode_change(codes, n_tokens) + self.b_dec.to(codes.values.device)
+
+    @torch.no_grad()
+    def decode_change(self, change: SparseCodes, n_tokens: int) -> Tensor:
+        """What a sparse change of the activations adds to the vectors, [n_tokens, d]: no bias in it."""
         rows = self.W_dec
-        starts = torch.searchsorted(codes.tokens, torch.arange(n_tokens, device=codes.tokens.device))
-        parts = (codes.neurons.to(rows.device), rows, starts.to(rows.device))
-        summed = functional.embedding_bag(*parts, mode="sum", per_sample_weights=codes.values.to(rows))
-        return (summed + self.b_dec).to(codes.values.device)
+        starts = torch.searchsorted(change.tokens, torch.arange(n_tokens, device=change.tokens.device))
+        parts = (change.neurons.to(rows.device), rows, starts.to(rows.device))
+        summed = functional.embedding_bag(*parts, mode="sum", per_sample_weights=change.values.to(rows))
+        return summed.to(change.values.device)
 
     def direction(self, neuron: int) -> Tensor:
         """The decoder row [d] of a neuron: what one unit of its activation adds to the vector."""

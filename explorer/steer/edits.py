@@ -1,78 +1,32 @@
-"""Edits: from what a person asks of some neurons to the new output of the SAE's block.
+"""Edits of neurons: what they make of a neuron's activations, and whether they fit a picture and an SAE.
 
-With activations z and edited activations z', the patches become `h + (z' - z) W_dec`, so that what
-the SAE does not explain stays untouched and no edit means no change. `replace` gives `decode(z')`
-instead, the form of the steering literature, which also injects the SAE's error.
-
-Only the touched neurons are ever made dense. Knows vectors and neurons; nothing of models or stores.
+Knows columns of activations and the patches they act on; nothing of models or stores.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from explorer.errors import EditError
 from explorer.records import Edit, Grid
-from explorer.sae import SAE, SparseCodes
-
-LARGEST = 1e6
-"""Largest size of an edit's value: beyond it nothing but noise would come out."""
-
-
-def apply_edits(
-    hidden: Tensor, codes: SparseCodes, sae: SAE, edits: Sequence[Edit], grid: Grid, replace: bool = False
-) -> Tensor:
-    """The edited patches [T, d] of the patches `hidden` [T, d], whose activations are `codes`.
-
-    Edits of one neuron act one after another. "active" means the patches where the neuron fires in
-    the untouched picture. Without `replace` and without any change the same tensor comes back.
-    Raises EditError for a neuron that the SAE does not have, a value of absurd size, or a mask of another
-    shape than the grid.
-    """
-    assert hidden.shape == (grid.rows * grid.cols, sae.width), f"{tuple(hidden.shape)} does not fit the grid"
-    for edit in edits:
-        _check(edit, sae.n_neurons, grid)
-    neurons = sorted({int(edit.neuron) for edit in edits})
-    before = _columns(codes, neurons, len(hidden))
-    after = before.clone()
-    for edit in edits:
-        column = neurons.index(edit.neuron)
-        after[:, column] = _changed(edit, after[:, column], before[:, column])
-    change = after - before
-    moved = change.any(dim=0)
-    base = sae.decode_sparse(codes, len(hidden)).to(hidden) if replace else hidden
-    if not moved.any():
-        return base
-    rows = sae.W_dec.detach()[torch.tensor(neurons)[moved.cpu()].to(sae.W_dec.device)]
-    return base + change[:, moved].to(hidden) @ rows.to(hidden)
+from explorer.sae import SparseCodes
+from explorer.steer import ranges
+from explorer.steer.checks import LARGEST
+from explorer.steer.ranges import RangeEdit
 
 
 def column(codes: SparseCodes, neuron: int, n_tokens: int) -> Tensor:
     """The activations [n_tokens] of one neuron."""
-    return _columns(codes, [neuron], n_tokens)[:, 0]
-
-
-def _columns(codes: SparseCodes, neurons: list[int], n_tokens: int) -> Tensor:
-    """The activations [n_tokens, len(neurons)] of the neurons, which are in ascending order."""
-    dense = codes.values.new_zeros(n_tokens, len(neurons))
-    for place, neuron in enumerate(neurons):
-        here = codes.neurons == neuron
-        dense[codes.tokens[here], place] = codes.values[here]
+    here = codes.neurons == neuron
+    dense = codes.values.new_zeros(n_tokens)
+    dense[codes.tokens[here]] = codes.values[here]
     return dense
 
 
-def _changed(edit: Edit, now: Tensor, untouched: Tensor) -> Tensor:
-    """One neuron's activations [T] after one more edit."""
-    match edit.mode:
-        case "set":
-            new = torch.full_like(now, edit.value)
-        case "add":
-            new = now + edit.value
-        case "scale":
-            new = now * edit.value
+def edited(edit: Edit | RangeEdit, now: Tensor, untouched: Tensor) -> Tensor:
+    """One neuron's activations [T] after one more edit, from those before it and in the untouched picture."""
+    new = ranges.edited(edit, now) if isinstance(edit, RangeEdit) else _edited(edit, now)
     if edit.patches is None:
         return new
     if isinstance(edit.patches, str):
@@ -82,10 +36,22 @@ def _changed(edit: Edit, now: Tensor, untouched: Tensor) -> Tensor:
     return torch.where(where, new, now)
 
 
-def _check(edit: Edit, n_neurons: int, grid: Grid) -> None:
+def _edited(edit: Edit, now: Tensor) -> Tensor:
+    match edit.mode:
+        case "set":
+            return torch.full_like(now, edit.value)
+        case "add":
+            return now + edit.value
+        case "scale":
+            return now * edit.value
+
+
+def check(edit: Edit | RangeEdit, n_neurons: int, grid: Grid) -> None:
+    """Raises EditError for a neuron that the SAE does not have, a value of absurd size, or a mask of
+    another shape than the grid."""
     if edit.neuron >= n_neurons:
         raise EditError(f"there is no neuron {edit.neuron}: this SAE has {n_neurons}, counted from 0")
-    if abs(edit.value) > LARGEST:
+    if isinstance(edit, Edit) and abs(edit.value) > LARGEST:
         raise EditError(
             f"neuron {edit.neuron}: the value {edit.value:g} is outside -{LARGEST:g} .. {LARGEST:g}"
         )

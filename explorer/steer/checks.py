@@ -1,0 +1,55 @@
+"""Whether numbers that people give for an intervention are such numbers. Knows no tensor and no model."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+from explorer.errors import EditError
+
+LARGEST = 1e6
+"""Largest size of an edit's value: beyond it nothing but noise would come out."""
+
+LARGEST_SEED = 2**32 - 1
+"""torch's generator on the CPU uses no more bits of a seed: larger ones would repeat smaller ones."""
+
+
+def number(
+    what: str,
+    value: object,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    infinite: bool = False,
+) -> float:
+    """The value as a float in [low, high], or in (low, high] when it must lie `above` low.
+
+    Raises EditError for anything else: no number, a bool, NaN, and infinity unless it is allowed.
+    """
+    allowed = f"{'above ' if above else ''}{low:g}{' and at most ' if above else ' to '}{high:g}"
+    limits = "a finite number" if (low, high) == (-math.inf, math.inf) else f"a number, {allowed}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise EditError(f"{what} must be {limits}, not {value!r}")
+    real = float(value)
+    inside = (low < real if above else low <= real) and real <= high
+    if not inside or (math.isinf(real) and not infinite):
+        raise EditError(f"{what} must be {limits}, not {value!r}")
+    return real
+
+
+def whole(what: str, value: object, low: int, high: int | None = None) -> int:
+    """The value as an int in low .. high; 500.0 counts as 500. Raises EditError for anything else."""
+    limits = f"a whole number from {low}" + ("" if high is None else f" to {high}")
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise EditError(f"{what} must be {limits}, not {value!r}")
+    if not isinstance(value, Integral) and not float(value).is_integer():
+        raise EditError(f"{what} must be {limits}, not {value!r}")
+    if int(value) < low or (high is not None and int(value) > high):
+        raise EditError(f"{what} must be {limits}, not {value!r}")
+    return int(value)
+
+
+def seed(what: str, value: object) -> int:
+    """The value as a seed. Raises EditError when it is none."""
+    return whole(what, value, 0, LARGEST_SEED)

@@ -1,0 +1,134 @@
+"""Interventions: from what a person asks of the neurons to the new output of the SAE's block.
+
+With activations z and changed activations z', the patches become `h + (z' - z) W_dec`, so that what
+the SAE does not explain stays untouched and no change means the same tensor. `replace` gives `decode(z')`
+instead, the form of the steering literature, which also injects the SAE's error.
+
+Contrast comes first, then the edits in their order. Only the columns of edited neurons are ever made
+dense. Knows vectors and neurons; nothing of models or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from explorer.errors import EditError
+from explorer.records import Edit, Grid
+from explorer.sae import SAE, SparseCodes
+from explorer.steer.contrast import Contrast, contrasted, kept
+from explorer.steer.edits import check, column, edited
+from explorer.steer.ranges import RangeEdit
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """All that is asked of a picture's neurons.
+
+    edits: one after another; contrast: what comes before them; replace: feed the SAE's decoding instead
+    of adding the change. Raises EditError for something else in their place.
+    """
+
+    edits: tuple[Edit | RangeEdit, ...] = ()
+    contrast: Contrast | None = None
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edits", tuple(self.edits))
+        for edit in self.edits:
+            if not isinstance(edit, Edit | RangeEdit):
+                raise EditError(f"{edit!r} is no edit; use Edit(...) or RangeEdit(...)")
+        if self.contrast is not None and not isinstance(self.contrast, Contrast):
+            raise EditError(f"{self.contrast!r} is no contrast; use Contrast(...) or None")
+
+
+class Steered(NamedTuple):
+    """Patches after an intervention.
+
+    patches: [T, d]; the very same tensor as before when nothing changed; change: [T, d], (z' - z) W_dec,
+    or None when nothing changed.
+    """
+
+    patches: Tensor
+    change: Tensor | None
+
+
+@torch.no_grad()
+def intervene(
+    patches: Tensor,
+    codes: SparseCodes,
+    sae: SAE,
+    grid: Grid,
+    intervention: Intervention,
+    noisy: SparseCodes | None = None,
+    always_on: Sequence[int] = (),
+) -> Steered:
+    """The patches [T, d], whose activations are `codes`, after an intervention.
+
+    noisy: the activations of the same patches under the contrast's noise; always_on: the neurons that it
+    leaves alone. Edits of one neuron act one after another on what the contrast made of it; "active"
+    means the patches where it fires in the untouched picture. Raises EditError for a neuron that the SAE
+    does not have, a value of absurd size, a mask of another shape than the grid, and a contrast without
+    `noisy`.
+    """
+    assert patches.shape == (grid.rows * grid.cols, sae.width), f"{tuple(patches.shape)} does not fit"
+    for edit in intervention.edits:
+        check(edit, sae.n_neurons, grid)
+    moved = None
+    if intervention.contrast is not None:
+        if noisy is None:
+            raise EditError("a contrast needs the noisy picture's activations; look at it with noise first")
+        moved = contrasted(codes, noisy, intervention.contrast, sae.n_neurons, always_on)
+    change = _change(codes, moved, sae, intervention.edits, len(patches))
+    base = sae.decode_sparse(codes, len(patches)).to(patches) if intervention.replace else patches
+    if change is None:
+        return Steered(base, None)
+    change = change.to(patches)
+    return Steered(base + change, change)
+
+
+def apply_edits(
+    hidden: Tensor, codes: SparseCodes, sae: SAE, edits: Sequence[Edit], grid: Grid, replace: bool = False
+) -> Tensor:
+    """The edited patches [T, d] of `hidden` [T, d]: `intervene` with edits alone."""
+    return intervene(hidden, codes, sae, grid, Intervention(tuple(edits), None, replace)).patches
+
+
+def _change(
+    codes: SparseCodes,
+    moved: SparseCodes | None,
+    sae: SAE,
+    edits: Sequence[Edit | RangeEdit],
+    n_tokens: int,
+) -> Tensor | None:
+    """(z' - z) W_dec [T, d]; None when it is nothing. moved: what the contrast adds to z."""
+    neurons = list(dict.fromkeys(int(edit.neuron) for edit in edits))
+    columns = []
+    for neuron in neurons:
+        untouched = column(codes, neuron, n_tokens)
+        now = untouched if moved is None else untouched + column(moved, neuron, n_tokens)
+        for edit in edits:
+            if edit.neuron == neuron:
+                now = edited(edit, now, untouched)
+        columns.append(now - untouched)
+    change = _along(neurons, columns, sae)
+    if moved is not None and neurons:
+        moved = kept(moved, ~torch.isin(moved.neurons, torch.tensor(neurons, device=moved.neurons.device)))
+    if moved is None or not len(moved.values):
+        return change
+    rest = sae.decode_change(moved, n_tokens)
+    return rest if change is None else rest + change
+
+
+def _along(neurons: Sequence[int], columns: Sequence[Tensor], sae: SAE) -> Tensor | None:
+    """What changes [T] of some neurons' activations add to the patches, [T, d]; None when all are 0."""
+    moving = [place for place, change in enumerate(columns) if change.any()]
+    if not moving:
+        return None
+    rows = sae.W_dec[torch.tensor([neurons[place] for place in moving], device=sae.W_dec.device)]
+    change = torch.stack([columns[place] for place in moving], dim=1)
+    return change @ rows.to(change)
