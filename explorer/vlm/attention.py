@@ -24,7 +24,7 @@ sliding window) are not supported.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from typing import NamedTuple
@@ -34,7 +34,9 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from explorer.errors import ModelError
-from explorer.vlm.base import AttentionEdit
+from explorer.vlm.base import AnswerWord, AttentionEdit
+from explorer.vlm.hooks import capture
+from explorer.vlm.reading import Reading, check_words
 
 IMPLEMENTATION = "visited"
 """The name under which transformers knows the function below."""
@@ -114,6 +116,29 @@ def watched_attention(
     """
     with _visited(self_attentions(text_model, layers), _Visit(first, seen=seen)):
         yield
+
+
+def word_attention(
+    text_model: nn.Module, reading: Reading, words: Sequence[AnswerWord], layers: tuple[int, int] | None
+) -> torch.Tensor:
+    """How much each word of an answer looked at each image feature: [W, N] float32 on the CPU.
+
+    Averaged over the rows that predict the word's tokens (the row before each), the heads, and the layers
+    [first, end), None: all of them. reading: of one picture. Layers after these do not run. Raises
+    ModelError for layers that the model has not, or words that are not of this answer.
+    """
+    check_words(words, len(reading.said))
+    looks: list[torch.Tensor] = []
+
+    def look(weights: torch.Tensor, origin: int) -> None:
+        assert origin == 0, "everything is read in one pass"
+        looks.append(weights[0, :, :, reading.image].mean(dim=0))
+
+    last = self_attentions(text_model, layers)[-1]
+    with watched_attention(text_model, layers, reading.last, look), capture(last, stop=True):
+        text_model(inputs_embeds=reading.embeddings, use_cache=False)
+    rows = torch.stack(looks).mean(dim=0).float().cpu()
+    return torch.stack([rows[word.first : word.last].mean(dim=0) for word in words]) if words else rows[:0]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ not run again for each edit. It knows nothing of neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from PIL import Image
@@ -17,10 +17,14 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from explorer.errors import ModelError
-from explorer.vlm.base import WORD_MARKS, Cancel, Prepared, word_of
+from explorer.vlm.attention import word_attention
+from explorer.vlm.base import WORD_MARKS, AnswerWord, Cancel, Prepared, WordGradients, word_of
 from explorer.vlm.generation import StopWhen, TextGrowth, streamed
+from explorer.vlm.gradients import token_log_probs, word_gradients
 from explorer.vlm.grid import framing_of, grid_of
 from explorer.vlm.hooks import capture
+from explorer.vlm.reading import Reading, reading_of
+from explorer.vlm.spelling import answer_tokens, answer_words
 
 DEFAULT_PROMPT = "Describe the image."
 
@@ -93,6 +97,10 @@ class Llava:
     @torch.no_grad()
     def features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
         """Image features [..., N, D] when `block` puts out `hidden` [..., tokens, width]."""
+        return self._features(hidden, block)
+
+    def _features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
+        """As `features`, but gradients reach `hidden`."""
         self.width(block)
         state = hidden.to(self.model.device, self.model.dtype)
         state = state[None] if hidden.ndim == 2 else state
@@ -155,16 +163,52 @@ class Llava:
     @torch.no_grad()
     def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
         """Log-probabilities [B, A + 1, V] of what comes next along an answer, from features [B, N, D]."""
-        said = self.processor.tokenizer(
-            [answer], add_special_tokens=False, return_tensors="pt", return_token_type_ids=False
-        )["input_ids"].to(self.model.device, torch.int64)
-        inputs = self._tokens(prompt, features.shape[1], said.shape[1] + 1)
-        ids = torch.cat([inputs["input_ids"], said], dim=1).expand(len(features), -1)
-        embeddings = self.model.get_input_embeddings()(ids)
-        here = (ids == self.model.config.image_token_id)[..., None].expand_as(embeddings)
-        embeddings = embeddings.masked_scatter(here, features.to(embeddings))
-        output = self.model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=said.shape[1] + 1)
-        return torch.log_softmax(output.logits.float(), dim=-1)
+        return torch.log_softmax(self._logits(self._reading(features, prompt, answer)).float(), dim=-1)
+
+    def answer_tokens(self, answer: str) -> list[int]:
+        """The tokens of an answer, as `next_words` reads it."""
+        return answer_tokens(self.processor.tokenizer, answer)
+
+    def answer_words(self, answer: str) -> list[AnswerWord]:
+        """The words of an answer, punctuation left out, and which of `answer_tokens` each is made of."""
+        return answer_words(self.processor.tokenizer, answer)
+
+    def word_gradients(
+        self, hidden: torch.Tensor, block: int, prompt: str, answer: str, words: Sequence[AnswerWord]
+    ) -> WordGradients:
+        """Each word's log-probability, and its gradient by the output of `block`, hidden [tokens, width]."""
+
+        def log_probs(state: torch.Tensor) -> torch.Tensor:
+            reading = self._reading(self._features(state, block)[None], prompt, answer)
+            return token_log_probs(self._logits(reading), reading.said)[0]
+
+        return word_gradients(log_probs, hidden.to(self.model.device, self.model.dtype), words)
+
+    @torch.no_grad()
+    def word_attention(
+        self,
+        features: torch.Tensor,
+        prompt: str,
+        answer: str,
+        words: Sequence[AnswerWord],
+        layers: tuple[int, int] | None = None,
+    ) -> torch.Tensor:
+        """How much each word looked at each of the image features [N, D] while it was chosen: [W, N]."""
+        reading = self._reading(features[None], prompt, answer)
+        return word_attention(self._core.language_model, reading, words, layers)
+
+    def _reading(self, features: torch.Tensor, prompt: str, answer: str) -> Reading:
+        """Prompt and answer with image features [B, N, D] in them. Raises ModelError when too long."""
+        said = torch.tensor(self.answer_tokens(answer), dtype=torch.int64, device=self.model.device)
+        inputs = self._tokens(prompt, features.shape[1], len(said) + 1)
+        embed, image_token = self.model.get_input_embeddings(), self.model.config.image_token_id
+        return reading_of(embed, inputs["input_ids"], said, features, image_token)
+
+    def _logits(self, reading: Reading) -> torch.Tensor:
+        """Logits [B, A + 1, V] before, along and after the answer."""
+        keep = len(reading.said) + 1
+        output = self.model(inputs_embeds=reading.embeddings, use_cache=False, logits_to_keep=keep)
+        return output.logits
 
     @torch.no_grad()
     def unembed(self, vectors: torch.Tensor) -> torch.Tensor:
