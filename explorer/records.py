@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -88,9 +90,9 @@ class Edit:
     def __post_init__(self) -> None:
         if self.mode not in ("set", "add", "scale"):
             raise EditError(f"unknown edit mode {self.mode!r}; use 'set', 'add' or 'scale'")
-        if isinstance(self.neuron, bool) or int(self.neuron) != self.neuron or self.neuron < 0:
+        if not _is_number(self.neuron) or self.neuron % 1 or self.neuron < 0:
             raise EditError(f"neuron {self.neuron!r} is not a neuron number (0, 1, 2, ...)")
-        if not np.isfinite(self.value):
+        if not _is_number(self.value):
             raise EditError(f"neuron {self.neuron}: the value {self.value!r} is not a finite number")
         if isinstance(self.patches, str):
             if self.patches != "active":
@@ -103,6 +105,11 @@ class Edit:
                     f"not {mask.dtype} of shape {mask.shape}"
                 )
             object.__setattr__(self, "patches", mask)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, eq=False)

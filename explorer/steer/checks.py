@@ -27,8 +27,9 @@ def number(
 
     Raises EditError for anything else: no number, a bool, NaN, and infinity unless it is allowed.
     """
-    allowed = f"{'above ' if above else ''}{low:g}{' and at most ' if above else ' to '}{high:g}"
-    limits = "a finite number" if (low, high) == (-math.inf, math.inf) else f"a number, {allowed}"
+    ends = [f"{'above' if above else 'from'} {low:g}"] if low > -math.inf else []
+    ends += [f"up to {high:g}"] if high < math.inf else []
+    limits = " ".join(["a number or infinity" if infinite else "a finite number", *ends])
     if isinstance(value, bool) or not isinstance(value, Real):
         raise EditError(f"{what} must be {limits}, not {value!r}")
     real = float(value)
