@@ -7,7 +7,7 @@ not run again for each edit. It knows nothing of neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
 from PIL import Image
@@ -18,11 +18,23 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from explorer.errors import ModelError
 from explorer.vlm.attention import word_attention
-from explorer.vlm.base import WORD_MARKS, AnswerWord, Cancel, Prepared, WordGradients, word_of
-from explorer.vlm.generation import StopWhen, TextGrowth, streamed
+from explorer.vlm.base import (
+    WORD_MARKS,
+    AnswerWord,
+    Asked,
+    Cancel,
+    Choose,
+    Prepared,
+    Step,
+    WordGradients,
+    word_of,
+)
+from explorer.vlm.decode import Branch, decode, grown
 from explorer.vlm.gradients import token_log_probs, word_gradients
 from explorer.vlm.grid import framing_of, grid_of
 from explorer.vlm.hooks import capture
+from explorer.vlm.memory import Memory
+from explorer.vlm.prompts import in_form
 from explorer.vlm.reading import Reading, reading_of
 from explorer.vlm.spelling import answer_tokens, answer_words
 
@@ -112,6 +124,20 @@ class Llava:
         features = self.projector(state)
         return features[0] if hidden.ndim == 2 else features
 
+    def decode(
+        self,
+        asked: Sequence[Asked],
+        max_new_tokens: int = 64,
+        choose: Choose | None = None,
+        memory: Memory | None = None,
+    ) -> Generator[Step, None, None]:
+        """Answer step by step, one pass through the language model for every branch at each `next`."""
+        if not asked:
+            raise ModelError("nothing was asked; the first branch is the question itself")
+        branches = [self._branch(one, max_new_tokens) for one in asked]
+        text_model = self._core.language_model
+        return decode(self.model, text_model, branches, max_new_tokens, choose, memory, self._text)
+
     def generate(
         self,
         features: torch.Tensor,
@@ -121,35 +147,31 @@ class Llava:
         on_text: Callable[[str], None] | None = None,
     ) -> str:
         """The greedy answer to image features [N, D]; what there is of it when cancelled."""
-        if cancel is not None and cancel.is_set():
-            return ""
-        inputs = self._tokens(prompt, len(features), max_new_tokens)
-        ready = BaseModelOutputWithPooling(pooler_output=[features])
-        return self._run(inputs, max_new_tokens, cancel, on_text, mm_encoder_outputs={"image": ready})[0]
+        text = ""
+        for text in self.stream(features, prompt, max_new_tokens, cancel):
+            if on_text is not None:
+                on_text(text)
+        return text
 
     def generate_many(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> list[str]:
         """The greedy answers to one prompt about several pictures, features [B, N, D], in one batch."""
         inputs = self._tokens(prompt, features.shape[1], max_new_tokens)
         inputs = {name: value.expand(len(features), -1) for name, value in inputs.items()}
         ready = BaseModelOutputWithPooling(pooler_output=list(features))
-        return self._run(inputs, max_new_tokens, None, None, mm_encoder_outputs={"image": ready})
+        return self._run(inputs, max_new_tokens, mm_encoder_outputs={"image": ready})
 
     def stream(
         self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
     ) -> Iterator[str]:
         """The answer while it grows; the last text is the answer. Closing the iterator cancels."""
-
-        def work(on_text: Callable[[str], None], stop: Cancel) -> str:
-            return self.generate(features, prompt, max_new_tokens, stop, on_text)
-
-        return streamed(work, cancel)
+        return grown(self.decode([Asked(prompt, features)], max_new_tokens), cancel)
 
     def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
         """The answer of the untouched model from pixel values, greedy."""
         text = self.prompt_text(prompt)
         inputs = self.processor(images=[image], text=[text], return_tensors="pt").to(self.model.device)
         pixels = inputs.pop("pixel_values").to(self.model.dtype)
-        return self._run(dict(inputs), max_new_tokens, None, None, pixel_values=pixels)[0]
+        return self._run(dict(inputs), max_new_tokens, pixel_values=pixels)[0]
 
     def words(self) -> list[str]:
         """The word that each entry of the vocabulary begins; special tokens and unused rows begin none."""
@@ -216,38 +238,49 @@ class Llava:
         head, norm = self.model.get_output_embeddings().weight, self._core.language_model.norm.weight
         return linear(vectors.to(head) * norm, head).float()
 
-    def prompt_text(self, prompt: str) -> str:
+    def prompt_text(self, prompt: str, preface: str = "", picture: bool = True) -> str:
         """The prompt in the model's own form, with one image token. Raises ModelError if it has its own."""
-        if self.processor.image_token in prompt:
-            raise ModelError(
-                f"the prompt may not contain {self.processor.image_token!r}: it stands for the picture"
-            )
-        if not self.processor.chat_template:
-            return f"USER: {self.processor.image_token}\n{prompt} ASSISTANT:"
-        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
-        return self.processor.apply_chat_template([turn], add_generation_prompt=True)
+        return in_form(self.processor, prompt, preface, picture)
 
-    def _tokens(self, prompt: str, image_tokens: int, max_new_tokens: int) -> dict[str, torch.Tensor]:
+    def _tokens(
+        self, prompt: str, image_tokens: int | None, max_new_tokens: int, preface: str = ""
+    ) -> dict[str, torch.Tensor]:
         """Ids and mask of the prompt with its image token repeated. Raises ModelError when it is too long."""
         if max_new_tokens < 1:
             raise ModelError(f"an answer of {max_new_tokens} tokens was asked for; ask for 1 or more")
-        mark = self.processor.image_token
-        text = self.prompt_text(prompt).replace(mark, mark * image_tokens)
+        mark, repeats = self.processor.image_token, image_tokens or 0
+        text = self.prompt_text(prompt, preface, image_tokens is not None).replace(mark, mark * repeats)
         inputs = self.processor.tokenizer([text], return_tensors="pt", return_token_type_ids=False)
         length, room = inputs["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
         if length + max_new_tokens > room:
+            picture = "" if image_tokens is None else f" (the picture's {image_tokens} among them)"
             raise ModelError(
-                f"the prompt is too long: {length} tokens (the picture's {image_tokens} among them) and "
-                f"{max_new_tokens} new ones do not fit into the model's {room}"
+                f"the prompt is too long: {length} tokens{picture} and {max_new_tokens} new ones do not fit "
+                f"into the model's {room}"
             )
         return dict(inputs.to(self.model.device))
+
+    def _branch(self, asked: Asked, max_new_tokens: int) -> Branch:
+        """One branch of a generation, checked."""
+        features, mark = asked.features, self.model.config.image_token_id
+        shown = None if features is None else len(features)
+        ids = self._tokens(asked.prompt, shown, max_new_tokens, asked.preface)["input_ids"]
+        listed = ids[0].tolist()
+        start = listed.index(mark) if shown else 0
+
+        @torch.no_grad()
+        def embeddings() -> torch.Tensor:
+            rows = self.model.get_input_embeddings()(ids[0])
+            if features is None:
+                return rows
+            return rows.masked_scatter((ids[0] == mark)[:, None], features.to(rows))
+
+        return Branch(listed, embeddings, slice(start, start + (shown or 0)), asked.attention)
 
     def _run(
         self,
         inputs: dict[str, torch.Tensor],
         max_new_tokens: int,
-        cancel: Cancel | None,
-        on_text: Callable[[str], None] | None,
         **image: object,
     ) -> list[str]:
         """Greedy generation after `inputs`; the new text of each row."""
@@ -270,8 +303,6 @@ class Llava:
             top_p=None,
             top_k=None,
             pad_token_id=pad,
-            stopping_criteria=None if cancel is None else [StopWhen(cancel)],
-            streamer=None if on_text is None else TextGrowth(self._text, on_text),
         )
         return [self._text(row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 

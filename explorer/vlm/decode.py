@@ -1,0 +1,239 @@
+"""The loop that answers: prompts are read as far as they are new, drafts are verified many tokens at once.
+
+An answer is what `model.generate` would give, token for token. It takes fewer passes when an earlier answer
+to the same question goes on alike, since a pass scores all tokens of a draft together, and quicker ones
+when the prompt begins like one that was read before (see `memory`). Models whose keys and values cannot be
+taken back (see `cache.can_be_cropped`) are decoded a token at a time, and leave drafts only.
+
+A pass that reads many tokens sums in another order than one that reads a single one. In float32 that
+matters to nobody; in half precision, on a GPU above all, two tokens that are all but equally likely may
+change places, as they do between batch sizes.
+
+Knows a causal language model of transformers that takes embeddings; nothing of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
+
+from explorer.vlm.attention import changed_attention
+from explorer.vlm.base import AttentionEdit, Cancel, Choose, Step
+from explorer.vlm.cache import GrowingCache, can_be_cropped
+from explorer.vlm.drafts import propose
+from explorer.vlm.memory import Memory, Reading
+from explorer.vlm.processors import end_tokens, processors_of
+
+UNFINISHED = "\ufffd"
+"""What a tokenizer shows for a character of which some bytes are still to come."""
+
+
+class Branch(NamedTuple):
+    """What one branch reads.
+
+    ids [L]: its prompt, on the CPU; embeddings: makes [L, D] of it; image: the columns of the picture;
+    attention: how attention is changed meanwhile.
+    """
+
+    ids: list[int]
+    embeddings: Callable[[], torch.Tensor]
+    image: slice
+    attention: AttentionEdit | None
+
+
+def decode(
+    model: PreTrainedModel,
+    text_model: nn.Module,
+    branches: Sequence[Branch],
+    max_new_tokens: int,
+    choose: Choose | None,
+    memory: Memory | None,
+    text: Callable[[list[int]], str],
+) -> Generator[Step, None, None]:
+    """Answer step by step; see `explorer.vlm.base.LVLM.decode`.
+
+    text_model: the layers within `model`; text: tokens -> what people read. The tokens that end an answer
+    are part of it, as in `model.generate`. The model's own settings (a repetition penalty, say) are honoured
+    when there is one branch; with several, `choose` sees the scores as the model gave them, since the
+    literature contrasts before it does anything else, and the settings are left out.
+    Raises ModelError for settings that cannot be honoured.
+    """
+    settings, length = model.generation_config, len(branches[0].ids)
+    processors = LogitsProcessorList()
+    if len(branches) == 1:
+        processors = processors_of(settings, length, max_new_tokens, model.device)
+    pick = _Pick(branches[0].ids, processors, choose, end_tokens(settings), max_new_tokens, model.device)
+    return _steps(model, text_model, branches, pick, Memory() if memory is None else memory, text)
+
+
+def grown(steps: Generator[Step, None, None], cancel: Cancel | None = None) -> Iterator[str]:
+    """The texts of a generation whenever they change; the last is the answer. Closed: so is the generation.
+
+    Once cancelled no further pass is made, and the last text is what there is.
+    """
+    last = None
+    try:
+        while cancel is None or not cancel.is_set():
+            step = next(steps, None)
+            if step is None:
+                break
+            if step.text != last:
+                yield (last := step.text)
+    finally:
+        steps.close()
+    if last is None:
+        yield ""
+
+
+def _steps(
+    model: PreTrainedModel,
+    text_model: nn.Module,
+    branches: Sequence[Branch],
+    pick: _Pick,
+    memory: Memory,
+    text: Callable[[list[int]], str],
+) -> Generator[Step, None, None]:
+    """The generation itself: nothing happens before the first `next`."""
+    question, passes, tokens, done = tuple(branches[0].ids), 0, [], False
+    croppable = can_be_cropped(model.config.get_text_config())
+    readers: list[_Reader] = []
+    try:
+        for place, branch in enumerate(branches):
+            readers.append(_Reader(model, text_model, place, branch, memory if croppable else None))
+        while not done:
+            draft: list[int] = []
+            if croppable:
+                draft = propose(tokens, memory.earlier(question), pick.limit - len(tokens) - 1)
+            with torch.inference_mode() if croppable else torch.no_grad():
+                scores = [reader.read(tokens[-1:], draft) for reader in readers]
+                fresh = pick(scores, tokens, draft)
+            for reader in readers:
+                reader.take_back(len(draft) - len(fresh) + 1)
+            tokens, passes = tokens + fresh, passes + len(readers)
+            done = pick.ends(tokens)
+            if done:
+                memory.learn(question, tokens)
+                while readers:
+                    readers.pop().leave(memory)
+            shown = text(tokens)
+            yield Step(tuple(tokens), shown if done else shown.rstrip(UNFINISHED), passes, done)
+    finally:
+        while readers:
+            readers.pop().give_back(memory)
+
+
+class _Pick:
+    """Chooses tokens from scores as long as they are those of the draft."""
+
+    def __init__(
+        self,
+        ids: list[int],
+        processors: LogitsProcessorList,
+        choose: Choose | None,
+        end: frozenset[int],
+        limit: int,
+        device: torch.device,
+    ) -> None:
+        self.ids, self.processors, self.choose, self.end, self.limit = ids, processors, choose, end, limit
+        self.device = device
+
+    def __call__(self, scores: list[torch.Tensor], tokens: list[int], draft: list[int]) -> list[int]:
+        """The tokens that follow `tokens`: those of the draft that hold, and one of the model's own.
+
+        scores: [draft + 1, V] of every branch.
+        """
+        rows = [branch.float() for branch in scores]
+        likeliest: list[int] = []
+        if self.choose is None and not self.processors:
+            likeliest = rows[0].argmax(dim=-1).tolist()
+        said = torch.tensor([self.ids + tokens + draft], device=self.device) if self.processors else None
+        fresh: list[int] = []
+        for place in range(len(draft) + 1):
+            if likeliest:
+                token = likeliest[place]
+            else:
+                before = None if said is None else said[:, : said.shape[1] - len(draft) + place]
+                token = self._one([branch[place] for branch in rows], before, len(tokens) + place)
+            fresh.append(token)
+            if token in self.end or place == len(draft) or token != draft[place]:
+                break
+        return fresh
+
+    def ends(self, tokens: list[int]) -> bool:
+        """Whether nothing follows."""
+        return len(tokens) >= self.limit or tokens[-1] in self.end
+
+    def _one(self, scores: list[torch.Tensor], before: torch.Tensor | None, place: int) -> int:
+        """The token at a place of the answer, from scores [V] of every branch."""
+        if before is not None:
+            scores = [self.processors(before, scores[0][None])[0]]
+        return int(scores[0].argmax()) if self.choose is None else int(self.choose(scores, place))
+
+
+class _Reader:
+    """One branch while it is read: what the memory knew of it, and its keys and values.
+
+    What was read under an attention edit serves that edit only. One of the "answer" rows changes nothing
+    before the prompt's last token: that is left out of what stays, and the rest is as if nothing had been
+    changed. memory: None for a model whose keys and values cannot be taken back.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, text_model: nn.Module, place: int, branch: Branch, memory: Memory | None
+    ) -> None:
+        self._model, self._text_model, self._branch = model, text_model, branch
+        self._rows = branch.embeddings()
+        edit = branch.attention
+        self._late = edit is not None and edit.rows == "answer"
+        self._key = (place, None if self._late else edit, branch.image.start, branch.image.stop)
+        self._reading: Reading | None = None
+        config = model.config.get_text_config()
+        if memory is None:
+            self._cache: GrowingCache | DynamicCache = DynamicCache(config=config)
+            self._unread: torch.Tensor | None = self._rows
+            return
+        self._reading = memory.take(self._key, self._rows)
+        if self._reading is None:
+            self._cache, self._unread = GrowingCache(config.num_hidden_layers), self._rows
+        else:
+            self._cache, self._unread = self._reading.cache, self._rows[len(self._reading.rows) :]
+
+    def read(self, last: list[int], draft: list[int]) -> torch.Tensor:
+        """One pass over what is new: scores [draft + 1, V] of the token after `last` and each drafted."""
+        ahead, self._unread = self._unread, None
+        new = draft if ahead is not None else last + draft
+        parts = [] if ahead is None else [ahead]
+        if new:
+            ids = torch.tensor(new, device=self._rows.device)
+            parts.append(self._model.get_input_embeddings()(ids).to(self._rows.dtype))
+        with changed_attention(
+            self._text_model, self._branch.attention, self._branch.image, len(self._branch.ids) - 1
+        ):
+            output = self._model(
+                inputs_embeds=torch.cat(parts)[None],
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=len(draft) + 1,
+            )
+        return output.logits[0]
+
+    def take_back(self, rows: int) -> None:
+        """Forget the last rows: those of a draft that did not hold."""
+        if rows:
+            self._cache.crop(-rows)
+
+    def leave(self, memory: Memory) -> None:
+        """After the answer: leave the prompt's keys and values for the next generation."""
+        if isinstance(self._cache, GrowingCache):
+            rows = self._rows[:-1] if self._late else self._rows
+            self._cache.keep(len(rows))
+            memory.put(Reading(self._key, rows, self._cache))
+
+    def give_back(self, memory: Memory) -> None:
+        """After a generation that was closed: leave what had been there and was not written over."""
+        if self._reading is not None and self._reading.lent:
+            memory.put(self._reading.restored())
