@@ -23,8 +23,8 @@ import numpy as np
 
 from explorer.errors import ExplorerError
 
-WRONG = 2
-"""Exit status after a user's mistake."""
+WRONG, STOPPED = 2, 130
+"""Exit status after a user's mistake, and after Ctrl-C."""
 
 
 def run_command(
@@ -38,7 +38,8 @@ def run_command(
 
     kind: the frozen dataclass of the config; where it has a field `out`, the report is written to that
     file too. measure: config -> report, of anything that `plain` understands. prog: how the command is
-    called. argv: None for the process's own. An ExplorerError becomes one line and the status 2.
+    called. argv: None for the process's own. An ExplorerError becomes one line and the status 2, Ctrl-C one
+    line and the status 130.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,6 +55,9 @@ def run_command(
     except ExplorerError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped", file=sys.stderr)
+        return STOPPED
     print(text)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")

@@ -8,14 +8,15 @@ since they are not independent. Knows what was said and what is true; nothing of
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 RESAMPLES = 2000
 LEVEL = 0.95
-_CHUNK = 1 << 20  # drawn scene numbers held at once
+_CHUNK = 1 << 22  # counts of drawn scenes held at once
 _WORD = re.compile(r"[a-z]+(?:['’][a-z]+)*")
 
 
@@ -153,15 +154,32 @@ def _resampled(scores: Sequence[Tally], resamples: int, seed: int) -> np.ndarray
     """Each score [len(scores), resamples] over scenes drawn with replacement, the same for all of them."""
     size = len(scores[0].parts)
     sums = np.stack([column for score in scores for column in score], axis=1).astype(float)
-    rng = np.random.default_rng(seed)
     found = np.full((len(scores), resamples), np.nan)
-    step = max(1, _CHUNK // max(1, size))
-    for start in range(0, resamples if size else 0, step):
-        end = min(start + step, resamples)
-        drawn = rng.multinomial(size, np.full(size, 1 / size), end - start) @ sums
+    start = 0
+    for times in _draws(size, resamples, seed):
+        drawn, end = times @ sums, start + len(times)
         parts, wholes = drawn[:, ::2].T, drawn[:, 1::2].T
         np.divide(parts, wholes, out=found[:, start:end], where=wholes != 0)
+        start = end
     return found
+
+
+def _draws(size: int, resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """How often each scene is drawn, [some resamples, size], until there are as many as asked for."""
+    step = max(1, _CHUNK // max(1, size))
+    if step >= resamples:
+        return (_first_draws(size, resamples, seed),)
+    rng = np.random.default_rng(seed)
+    counts = (min(step, resamples - start) for start in range(0, resamples, step))
+    return (rng.multinomial(size, np.full(size, 1 / size), count).astype(float) for count in counts)
+
+
+@lru_cache(maxsize=2)
+def _first_draws(size: int, resamples: int, seed: int) -> np.ndarray:
+    """All draws at once: reports score the same scenes many times."""
+    if not size:
+        return np.zeros((resamples, 0))
+    return np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), resamples).astype(float)
 
 
 def _percentiles(value: float, drawn: np.ndarray, level: float) -> Interval:

@@ -168,3 +168,11 @@ def test_a_users_mistake_is_one_line_and_status_2(tmp_path: Path, capsys: pytest
         printed = capsys.readouterr()
         assert printed.err.endswith(words) and printed.err.count("\n") == 1 and not printed.out
     assert len(ran) == 1  # a report without a place is refused before anything is measured
+
+
+def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(config: Config) -> None:
+        raise KeyboardInterrupt
+
+    assert run_command(Config, stop, "measure", argv=["--scenes", "1"]) == 130
+    assert capsys.readouterr().err == "measure: stopped\n"

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from explorer.evals import scores
 from explorer.evals.scores import (
     Tally,
     difference,
@@ -129,6 +130,13 @@ def test_intervals_are_those_of_a_plain_loop() -> None:
     assert apart.high < 0 and interval(score, seed=1) == interval(score, seed=1) != interval(score, seed=2)
     assert intervals({"a": score}, seed=3) == {"a": interval(score, seed=3)}
     assert differences({"a": score}, {"a": against, "b": score}) == {"a": difference(score, against)}
+
+
+def test_many_scenes_are_drawn_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = made(40)
+    whole = interval(score, resamples=300, seed=7)
+    monkeypatch.setattr(scores, "_CHUNK", 40 * 70)
+    assert interval(score, resamples=300, seed=7) == pytest.approx(whole)
 
 
 def test_a_pairing_narrows_the_interval_of_a_difference() -> None:
