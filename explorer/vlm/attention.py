@@ -36,10 +36,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from explorer.errors import ModelError
 from explorer.vlm.base import AnswerWord, AttentionEdit
 from explorer.vlm.hooks import capture
-from explorer.vlm.reading import Reading, check_words
+from explorer.vlm.script import Script, check_words
 
 IMPLEMENTATION = "visited"
 """The name under which transformers knows the function below."""
+
+
+KNOWN = ("sdpa", "eager")
+"""The implementations whose masks are understood here."""
 
 
 class _Visit(NamedTuple):
@@ -55,10 +59,19 @@ class _Visit(NamedTuple):
 
 
 def self_attentions(text_model: nn.Module, layers: tuple[int, int] | None) -> list[nn.Module]:
-    """The attention modules of layers [first, end), None: of all. Raises ModelError for ones it has not."""
+    """The attention modules of layers [first, end), None: of all.
+
+    Raises ModelError for layers that the model has not, and for attention that works in another way.
+    """
     found = [module for name, module in text_model.named_modules() if name.endswith("self_attn")]
-    if not all(hasattr(module, "config") and hasattr(module, "layer_idx") for module in found) or not found:
+    if not found or not all(hasattr(module, "config") and hasattr(module, "layer_idx") for module in found):
         raise ModelError(f"the attention of {type(text_model).__name__} can be neither changed nor watched")
+    implementation = found[0].config._attn_implementation
+    if implementation not in (*KNOWN, IMPLEMENTATION):
+        raise ModelError(
+            f"the language model was opened with {implementation!r} attention, which can be neither changed "
+            f"nor watched; open it with one of {', '.join(KNOWN)}"
+        )
     first, end = (0, len(found)) if layers is None else layers
     if not 0 <= first < end <= len(found):
         raise ModelError(
@@ -119,24 +132,24 @@ def watched_attention(
 
 
 def word_attention(
-    text_model: nn.Module, reading: Reading, words: Sequence[AnswerWord], layers: tuple[int, int] | None
+    text_model: nn.Module, script: Script, words: Sequence[AnswerWord], layers: tuple[int, int] | None
 ) -> torch.Tensor:
     """How much each word of an answer looked at each image feature: [W, N] float32 on the CPU.
 
     Averaged over the rows that predict the word's tokens (the row before each), the heads, and the layers
-    [first, end), None: all of them. reading: of one picture. Layers after these do not run. Raises
+    [first, end), None: all of them. script: of one picture. Layers after these do not run. Raises
     ModelError for layers that the model has not, or words that are not of this answer.
     """
-    check_words(words, len(reading.said))
+    check_words(words, len(script.said))
     looks: list[torch.Tensor] = []
 
     def look(weights: torch.Tensor, origin: int) -> None:
         assert origin == 0, "everything is read in one pass"
-        looks.append(weights[0, :, :, reading.image].mean(dim=0))
+        looks.append(weights[0, :, :, script.image].mean(dim=0))
 
     last = self_attentions(text_model, layers)[-1]
-    with watched_attention(text_model, layers, reading.last, look), capture(last, stop=True):
-        text_model(inputs_embeds=reading.embeddings, use_cache=False)
+    with watched_attention(text_model, layers, script.last, look), capture(last, stop=True):
+        text_model(inputs_embeds=script.embeddings, use_cache=False)
     rows = torch.stack(looks).mean(dim=0).float().cpu()
     return torch.stack([rows[word.first : word.last].mean(dim=0) for word in words]) if words else rows[:0]
 
@@ -237,8 +250,6 @@ def _masked(scores: torch.Tensor, mask: torch.Tensor | None, first: int, ahead: 
     if mask is None:
         row = torch.arange(first, first + rows, device=scores.device)[:, None]
         mask = torch.arange(columns, device=scores.device) <= row + ahead
-    elif mask.ndim != 4:
-        raise ModelError("attention can be changed and watched in models opened with 'sdpa' or 'eager' only")
     else:
         mask = mask[:, :, first:, :columns]
     if mask.dtype == torch.bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from explorer.vlm.base import AnswerWord, WordGradients
-from explorer.vlm.reading import check_words
+from explorer.vlm.script import check_words
 
 
 def token_log_probs(logits: torch.Tensor, said: torch.Tensor) -> torch.Tensor:

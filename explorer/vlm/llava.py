@@ -35,7 +35,7 @@ from explorer.vlm.grid import framing_of, grid_of
 from explorer.vlm.hooks import capture
 from explorer.vlm.memory import Memory
 from explorer.vlm.prompts import in_form
-from explorer.vlm.reading import Reading, reading_of
+from explorer.vlm.script import Script, script_of
 from explorer.vlm.spelling import answer_tokens, answer_words
 
 DEFAULT_PROMPT = "Describe the image."
@@ -185,7 +185,7 @@ class Llava:
     @torch.no_grad()
     def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
         """Log-probabilities [B, A + 1, V] of what comes next along an answer, from features [B, N, D]."""
-        return torch.log_softmax(self._logits(self._reading(features, prompt, answer)).float(), dim=-1)
+        return torch.log_softmax(self._logits(self._script(features, prompt, answer)).float(), dim=-1)
 
     def answer_tokens(self, answer: str) -> list[int]:
         """The tokens of an answer, as `next_words` reads it."""
@@ -201,8 +201,8 @@ class Llava:
         """Each word's log-probability, and its gradient by the output of `block`, hidden [tokens, width]."""
 
         def log_probs(state: torch.Tensor) -> torch.Tensor:
-            reading = self._reading(self._features(state, block)[None], prompt, answer)
-            return token_log_probs(self._logits(reading), reading.said)[0]
+            script = self._script(self._features(state, block)[None], prompt, answer)
+            return token_log_probs(self._logits(script), script.said)[0]
 
         return word_gradients(log_probs, hidden.to(self.model.device, self.model.dtype), words)
 
@@ -216,20 +216,20 @@ class Llava:
         layers: tuple[int, int] | None = None,
     ) -> torch.Tensor:
         """How much each word looked at each of the image features [N, D] while it was chosen: [W, N]."""
-        reading = self._reading(features[None], prompt, answer)
-        return word_attention(self._core.language_model, reading, words, layers)
+        script = self._script(features[None], prompt, answer)
+        return word_attention(self._core.language_model, script, words, layers)
 
-    def _reading(self, features: torch.Tensor, prompt: str, answer: str) -> Reading:
+    def _script(self, features: torch.Tensor, prompt: str, answer: str) -> Script:
         """Prompt and answer with image features [B, N, D] in them. Raises ModelError when too long."""
         said = torch.tensor(self.answer_tokens(answer), dtype=torch.int64, device=self.model.device)
         inputs = self._tokens(prompt, features.shape[1], len(said) + 1)
         embed, image_token = self.model.get_input_embeddings(), self.model.config.image_token_id
-        return reading_of(embed, inputs["input_ids"], said, features, image_token)
+        return script_of(embed, inputs["input_ids"], said, features, image_token)
 
-    def _logits(self, reading: Reading) -> torch.Tensor:
+    def _logits(self, script: Script) -> torch.Tensor:
         """Logits [B, A + 1, V] before, along and after the answer."""
-        keep = len(reading.said) + 1
-        output = self.model(inputs_embeds=reading.embeddings, use_cache=False, logits_to_keep=keep)
+        keep = len(script.said) + 1
+        output = self.model(inputs_embeds=script.embeddings, use_cache=False, logits_to_keep=keep)
         return output.logits
 
     @torch.no_grad()

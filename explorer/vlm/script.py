@@ -14,7 +14,7 @@ from explorer.errors import ModelError
 from explorer.vlm.base import AnswerWord
 
 
-class Reading(NamedTuple):
+class Script(NamedTuple):
     """A prompt and its answer, ready to be read.
 
     embeddings [B, P + A, D]; image: the places of the picture's features in it; last: the place of the
@@ -27,9 +27,9 @@ class Reading(NamedTuple):
     said: torch.Tensor
 
 
-def reading_of(
+def script_of(
     embed: torch.nn.Module, prompt: torch.Tensor, said: torch.Tensor, features: torch.Tensor, image_token: int
-) -> Reading:
+) -> Script:
     """The prompt [1, P] with image features [B, N, D] where it has the image token, then the answer [A].
 
     Gradients reach the features. Raises ModelError for an answer with the image token in it.
@@ -43,7 +43,7 @@ def reading_of(
     image = slice(int(places[0]), int(places[-1]) + 1)
     assert image.stop - image.start == features.shape[1], "image features do not fit their places"
     parts = [embeddings[:, : image.start], features.to(embeddings), embeddings[:, image.stop :]]
-    return Reading(torch.cat(parts, dim=1), image, prompt.shape[1] - 1, said)
+    return Script(torch.cat(parts, dim=1), image, prompt.shape[1] - 1, said)
 
 
 def check_words(words: Sequence[AnswerWord], said: int) -> None:
