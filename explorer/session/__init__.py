@@ -1,7 +1,19 @@
 """The one door to a model, its SAE and their store: `Session`, and the `View` of one picture."""
 
-from explorer.session.session import Session
+from explorer.session.inside import SteeredView
+from explorer.session.session import Arm, Arms, Session
 from explorer.session.site import site_block
-from explorer.session.view import View
+from explorer.session.stored import BUILD_COMMAND
+from explorer.session.view import Draw, Noisy, View
 
-__all__ = ["Session", "View", "site_block"]
+__all__ = [
+    "BUILD_COMMAND",
+    "Arm",
+    "Arms",
+    "Draw",
+    "Noisy",
+    "Session",
+    "SteeredView",
+    "View",
+    "site_block",
+]

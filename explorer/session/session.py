@@ -1,56 +1,70 @@
 """A model, its SAE and their store behind one door: one method per thing that a person does.
 
 The session keeps nothing of a visitor: what a picture gave is in its `View`, which the caller holds.
-Any thread may call; a lock lets one model call run at a time.
+Any thread may call. One pass through the model runs at a time, and visitors take turns between passes.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple, TypedDict, Unpack
 
-import numpy as np
 import torch
 
-from explorer.errors import EditError, StoreError
 from explorer.images import ImageInput, load_image
-from explorer.records import (
-    Activation,
-    Edit,
-    Exemplar,
-    Found,
-    Histogram,
-    IntervalExemplar,
-    LabelEvidence,
-    NeuronSummary,
-    Note,
-    Partner,
-    TextMatch,
-    Word,
-)
+from explorer.records import Edit
 from explorer.sae import SAE, load_sae
 from explorer.sae.quality import unexplained
+from explorer.session.inside import Inside
+from explorer.session.line import AnyOf, Line, Newest
 from explorer.session.site import site_block
-from explorer.session.view import View
-from explorer.steer import apply_edits
-from explorer.store import Store, concept_key
-from explorer.vlm import LVLM, Cancel, open_lvlm
-from explorer.vlm.generation import streamed
+from explorer.session.stored import Stored
+from explorer.session.view import Draw, View
+from explorer.steer import Contrast, Decoding, Gauges, Intervention, RangeEdit
+from explorer.store import Store
+from explorer.vlm import LVLM, Cancel, Step, open_lvlm
+from explorer.vlm.memory import Memories
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED_MODEL = ROOT / "assets" / "lvlm"
 EMBEDDED_SAE = ROOT / "assets" / "sae" / "sae.safetensors"
 EMBEDDED_STORE = ROOT / "stores" / "embedded"
-BUILD_COMMAND = "python -m index build --scenes 4000 --out stores/embedded"
-FAMILIAR_QUANTILE = 0.995
-NO_TRUTH = "no concepts, its source had no truth per patch"
-_POLL = 0.02  # seconds between looks at `cancel` while waiting for the model
+REMEMBERED = 1 << 30
+"""Bytes of keys and values that generations may leave for the next ones, of all views together."""
+
+AnyEdit = Edit | RangeEdit
 
 
-class Session:
+class Options(TypedDict, total=False):
+    """How an answer is made; what each means, and its default, is told by `Session.steps`."""
+
+    replace: bool
+    contrast: Contrast | None
+    decoding: Decoding | None
+    max_new_tokens: int
+    cancel: Cancel | None
+    visitor: Hashable
+
+
+class Arm(NamedTuple):
+    """One way to answer: the text, and what was done to the picture's activations for it."""
+
+    text: str
+    gauges: Gauges
+
+
+class Arms(NamedTuple):
+    """The three answers that belong side by side: of the untouched model, of the SAE's bare reconstruction
+    (what an SAE alone breaks), and of the steered model."""
+
+    untouched: Arm
+    reconstruction: Arm
+    steered: Arm
+
+
+class Session(Inside, Stored):
     """Look at pictures, ask for answers, edit neurons. `Session.open()` gives the embedded set.
 
     lvlm, sae, store: the parts, for whoever needs them; store is None when there is none.
@@ -61,7 +75,7 @@ class Session:
         """Raises SAEError, ModelError or StoreError when the parts do not belong together."""
         self.lvlm, self.sae, self.store = lvlm, sae, store
         self.block = site_block(lvlm, sae)
-        self._lock = threading.Lock()
+        self._line, self._newest, self._memories = Line(), Newest(), Memories(REMEMBERED)
         if store is not None:
             store.check(
                 model_id=lvlm.model_id,
@@ -92,202 +106,175 @@ class Session:
         opened_model = open_lvlm(model or EMBEDDED_MODEL, device)
         return cls(opened_model, opened_sae.to(device), opened_store)
 
-    def look(self, image: ImageInput) -> View:
-        """Run the vision tower and the SAE on a picture once. Raises ImageError for what is no picture."""
+    def turn(self, visitor: Hashable = None, cancel: Cancel | None = None) -> AbstractContextManager[bool]:
+        """Hold the model for one pass; gives False, without it, when cancelled while waiting.
+
+        For work of one's own on `lvlm`; the methods here do it themselves. Not to be nested.
+        """
+        return self._line.turn(visitor, cancel)
+
+    def look(self, image: ImageInput, contrasts: Sequence[Contrast] = ()) -> View:
+        """Run the vision tower and the SAE on a picture once. Raises ImageError for what is no picture.
+
+        contrasts: those whose noisy pictures go through the tower in the same pass, so that steering by
+        them later costs none.
+        """
         upright = load_image(image)
         pixels, grid = self.lvlm.preprocess(upright)
-        with self._turn(None), torch.no_grad():
-            hidden = self.lvlm.tower(pixels, self.block)[0].float()
-            patches = hidden[self.lvlm.patch_slice]
-            codes = self.sae.encode_sparse(patches)
-            fvu = unexplained(self.sae, patches[None], codes)[0]
-        on_cpu = type(codes)(*(part.cpu() for part in codes))
-        return View(upright, grid, fvu, self.sae.n_neurons, hidden.cpu(), on_cpu)
+        draws = list(dict.fromkeys(Draw(contrast.step, contrast.seed) for contrast in contrasts))
+        clean, *noisy = self._through_tower(pixels, draws, clean=True)
+        patches = clean.hidden[self.lvlm.patch_slice]
+        with torch.no_grad():
+            fvu = unexplained(self.sae, patches[None].to(self.sae.W_dec.device), clean.codes)[0]
+        memory = self._memories.new()
+        view = View(upright, grid, fvu, self.sae.n_neurons, clean.hidden, clean.codes, pixels, memory)
+        view.noise.keep(draws, noisy)
+        return view
 
     def answer(
         self,
         view: View,
         prompt: str | None = None,
-        edits: Sequence[Edit] = (),
-        replace: bool = False,
-        max_new_tokens: int = 64,
-        cancel: Cancel | None = None,
+        edits: Sequence[AnyEdit] = (),
+        **options: Unpack[Options],
     ) -> str:
-        """The model's greedy answer about the picture, with its neurons edited.
+        """The model's answer about the picture, with its neurons edited: the last text of `steps`.
 
-        prompt: None for the model's default. edits: without any, the text is the untouched model's.
-        replace: feed the SAE's reconstruction, as the literature does, instead of adding the change.
-        Raises EditError for edits that do not fit. Cut short when cancelled.
+        Cut short when cancelled, or when the visitor asks anew.
         """
-        return self._work(view, prompt, edits, replace, max_new_tokens)(None, cancel)
-
-    def answers(
-        self,
-        asked: Sequence[tuple[View, Sequence[Edit]]],
-        prompt: str | None = None,
-        replace: bool = False,
-        max_new_tokens: int = 64,
-    ) -> list[str]:
-        """The greedy answers to one prompt for several (view, edits), in one batch: for measurements.
-
-        Raises EditError for edits that do not fit.
-        """
-        if not asked:
-            return []
-        hidden = torch.stack([self._edited(view, edits, replace) for view, edits in asked])
-        asking = self.lvlm.default_prompt if prompt is None else prompt
-        with self._turn(None):
-            features = self.lvlm.features(hidden, self.block)
-            return self.lvlm.generate_many(features, asking, max_new_tokens)
+        text = ""
+        for step in self.steps(view, prompt, edits, **options):
+            text = step.text
+        return text
 
     def stream(
         self,
         view: View,
         prompt: str | None = None,
-        edits: Sequence[Edit] = (),
-        replace: bool = False,
-        max_new_tokens: int = 64,
-        cancel: Cancel | None = None,
+        edits: Sequence[AnyEdit] = (),
+        **options: Unpack[Options],
     ) -> Iterator[str]:
         """As `answer`, but yields the text while it grows. Closing the iterator cancels.
 
-        Edits that do not fit are refused here at once, not at the first `next`.
+        Interventions that do not fit are refused here at once, not at the first `next`.
         """
-        return streamed(self._work(view, prompt, edits, replace, max_new_tokens), cancel)
+        return _texts(self.steps(view, prompt, edits, **options))
 
-    def _work(
-        self, view: View, prompt: str | None, edits: Sequence[Edit], replace: bool, max_new_tokens: int
-    ) -> Callable[[Callable[[str], None] | None, Cancel | None], str]:
-        """The generation as a function of (on_text, cancel), with the edits already applied."""
-        hidden = self._edited(view, edits, replace)
-        asked = self.lvlm.default_prompt if prompt is None else prompt
+    def steps(
+        self,
+        view: View,
+        prompt: str | None = None,
+        edits: Sequence[AnyEdit] = (),
+        *,
+        replace: bool = False,
+        contrast: Contrast | None = None,
+        decoding: Decoding | None = None,
+        max_new_tokens: int = 64,
+        cancel: Cancel | None = None,
+        visitor: Hashable = None,
+    ) -> Iterator[Step]:
+        """The answer about the picture step by step, each after one more pass through the model.
 
-        def work(on_text: Callable[[str], None] | None, cancel: Cancel | None) -> str:
-            with self._turn(cancel) as mine:
-                if not mine:
-                    return ""
-                features = self.lvlm.features(hidden, self.block)
-                return self.lvlm.generate(features, asked, max_new_tokens, cancel, on_text)
+        prompt: None for the model's default.
+        edits: without any, and without the rest, the text is the untouched model's, token for token.
+        replace: feed the SAE's reconstruction, as the literature does, instead of adding the change.
+        contrast: contrastive neuron steering, before the edits.
+        decoding: how tokens are chosen; None takes the likeliest.
+        cancel: ends the answer between two passes; so does closing the iterator.
+        visitor: who asks, any hashable. Turns are shared fairly among visitors, and a visitor's newer
+        question ends the older one, whether it has started or not.
 
-        return work
-
-    def _edited(self, view: View, edits: Sequence[Edit], replace: bool) -> torch.Tensor:
-        """The block's output [tokens, d] with edited patches; the view's own tensor when nothing changes."""
-        place = self.lvlm.patch_slice
-        patches = view.hidden[place]
-        changed = apply_edits(patches, view.codes, self.sae, edits, view.grid, replace)
-        if changed is patches:
-            return view.hidden
-        hidden = view.hidden.clone()
-        hidden[place] = changed
-        return hidden
-
-    def exemplars(self, neuron: int) -> list[Exemplar]:
-        """The images that activate a neuron most, strongest first."""
-        return self._stored().exemplars(neuron)
-
-    def summary(self, neuron: int) -> NeuronSummary:
-        """What the store knows of a neuron."""
-        return self._stored().summary(neuron)
-
-    def summaries(self, neurons: Sequence[int]) -> dict[int, NeuronSummary]:
-        """What the store knows of several neurons, by neuron."""
-        return self._stored().summaries(neurons)
-
-    def find(self, concept: str, k: int = 3) -> list[Found]:
-        """The neurons that stand for a concept ("fork"), best first; none for an unknown concept."""
-        return self._stored().find(concept, k)
-
-    def search(self, text: str, k: int = 20) -> list[TextMatch]:
-        """The neurons whose name, labels, words or notes hold all words of a text; people's own first."""
-        return self._stored().search(text, k)
-
-    def note(self, neuron: int) -> Note | None:
-        """What people call a neuron and wrote about it; None when nobody did."""
-        return self._stored().note(neuron)
-
-    def set_note(self, neuron: int, name: str = "", note: str = "") -> None:
-        """Keep people's own name of a neuron and a note about it; both empty removes them."""
-        self._stored().set_note(neuron, name, note)
-
-    def interval_exemplars(self, neuron: int) -> list[IntervalExemplar]:
-        """One image per half-octave of the score from the peak downwards, none of them an exemplar."""
-        return self._stored().interval_exemplars(neuron)
-
-    def histogram(self, neuron: int, which: Literal["score", "active"] = "score") -> Histogram:
-        """How often each size came up: "score" over images, "active" over patches, both only above 0."""
-        return self._stored().histogram(neuron, which)
-
-    def labels(self, neuron: int) -> list[LabelEvidence]:
-        """The labels that a neuron could stand for, best first, with the evidence."""
-        return self._stored().labels(neuron)
-
-    def words(self, neuron: int) -> list[Word]:
-        """The words that the model says more easily once a neuron is turned up, most raised first."""
-        return self._stored().words(neuron)
-
-    def partners(self, neuron: int) -> list[Partner]:
-        """The neurons that fire on the same patches, the closest first."""
-        return self._stored().partners(neuron)
-
-    def by_picture(self, view: View, k: int = 20) -> list[Activation]:
-        """The neurons whose exemplars look most like the whole picture, with the cosine, nearest first."""
-        return self._stored().by_picture(view.hidden[self.lvlm.patch_slice].mean(0).numpy(), k)
-
-    def by_patches(self, view: View, patches: np.ndarray, k: int = 20) -> list[Activation]:
-        """The neurons whose exemplars look most like some patches of the picture, nearest first.
-
-        patches: (rows, cols) bool. Raises EditError when it does not fit the grid or marks none.
+        Raises EditError at once for an intervention that does not fit, StoreError when a contrast needs
+        the store's always-on neurons and there is none; ModelError, at the first step, for a prompt that
+        does not fit.
         """
-        chosen = np.asarray(patches)
-        if chosen.dtype != np.bool_ or chosen.shape != (view.grid.rows, view.grid.cols) or not chosen.any():
-            raise EditError(
-                f"mark some patches in a ({view.grid.rows}, {view.grid.cols}) boolean mask, "
-                f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
-            )
-        vectors = view.hidden[self.lvlm.patch_slice].numpy()[chosen.ravel()]
-        return self._stored().by_patch(vectors.mean(0), k)
+        hidden = self._steered(view, Intervention(tuple(edits), contrast, replace))[0]
+        chosen = Decoding() if decoding is None else decoding
+        against = self.noisy(view, chosen.step, chosen.noise_seed).hidden if chosen.needs_noisy else None
+        asking = self.lvlm.default_prompt if prompt is None else prompt
+        newest = self._newest.begin(visitor)
+        stop = AnyOf(cancel, newest)
 
-    def where(self, view: View, concept: str) -> np.ndarray:
-        """The patches that show a concept, and their neighbours: (rows, cols) bool.
+        def begin() -> Iterator[Step]:
+            features = self.lvlm.features(hidden, self.block)
+            noisy = None if against is None else self.lvlm.features(against, self.block)
+            branches = chosen.asked(asking, features, noisy, layers=self.lvlm.text_layers)
+            return self.lvlm.decode(branches, max_new_tokens, chosen.choose(), view.memory)
 
-        Read linearly from the patches, as the store learnt it from its source's truth. Raises StoreError
-        when the store knows no such concept.
+        def run() -> Iterator[Step]:
+            try:
+                yield from self._in_turns(begin, visitor, stop)
+            finally:
+                self._newest.end(visitor, newest)
+
+        return run()
+
+    def _in_turns(
+        self, begin: Callable[[], Iterator[Step]], visitor: Hashable, stop: Cancel
+    ) -> Iterator[Step]:
+        """The steps of a generation, holding the model for one at a time, until there are none or `stop`."""
+        with ExitStack() as ending:
+            steps: Iterator[Step] | None = None
+            while True:
+                with self._line.turn(visitor, stop) as mine:
+                    if not mine or stop.is_set():
+                        return
+                    if steps is None:
+                        steps = ending.enter_context(closing(begin()))
+                    step = next(steps)
+                yield step
+                if step.done:
+                    return
+
+    def answers(
+        self,
+        asked: Sequence[tuple[View, Sequence[AnyEdit]]],
+        prompt: str | None = None,
+        *,
+        replace: bool = False,
+        contrast: Contrast | None = None,
+        max_new_tokens: int = 64,
+    ) -> list[str]:
+        """The greedy answers to one prompt for several (view, edits), in one batch: for measurements.
+
+        Raises EditError for interventions that do not fit.
         """
-        probe, name = self._stored().probe(), concept_key(concept)
-        if probe is None or name not in probe.concepts:
-            names = self._stored().concepts()
-            known = f"{len(names)} concepts, such as {', '.join(names[:6])}" if names else NO_TRUTH
-            raise StoreError(f"the store cannot tell where {concept!r} is; it knows {known}")
-        patches = view.hidden[self.lvlm.patch_slice].numpy()
-        found = probe.shown(patches).reshape(view.grid.rows, view.grid.cols) == probe.concepts.index(name)
-        framed = np.pad(found, 1)
-        beside = framed[:-2, 1:-1] | framed[2:, 1:-1] | framed[1:-1, :-2] | framed[1:-1, 2:]
-        return found | beside
+        if not asked:
+            return []
+        hidden = self._together(asked, replace, contrast)
+        asking = self.lvlm.default_prompt if prompt is None else prompt
+        with self._line.turn():
+            features = self.lvlm.features(hidden, self.block)
+            return self.lvlm.generate_many(features, asking, max_new_tokens)
 
-    def similar(self, neuron: int, k: int = 8) -> list[Activation]:
-        """The neurons whose directions are nearest to a neuron's, with the cosine as value."""
-        return self._stored().similar(neuron, k)
+    def arms(
+        self,
+        view: View,
+        prompt: str | None = None,
+        edits: Sequence[AnyEdit] = (),
+        *,
+        replace: bool = False,
+        contrast: Contrast | None = None,
+        **options: Unpack[Options],
+    ) -> Arms:
+        """The untouched, the merely reconstructed and the steered answer, with the gauges of each.
 
-    def familiar(self, view: View) -> bool:
-        """Whether the picture looks like the indexed ones: the SAE explains it about as well as those."""
-        return view.fvu <= self._stored().manifest.fvu_quantile(FAMILIAR_QUANTILE)
+        options: of all three; see `steps`.
+        """
 
-    def _stored(self) -> Store:
-        if self.store is None:
-            raise StoreError(f"this session has no store of exemplars; build one with: {BUILD_COMMAND}")
-        return self.store
+        def arm(
+            edits: Sequence[AnyEdit] = (), contrast: Contrast | None = None, replace: bool = False
+        ) -> Arm:
+            text = self.answer(view, prompt, edits, contrast=contrast, replace=replace, **options)
+            return Arm(text, self.steered(view, edits, contrast, replace).gauges)
 
-    @contextmanager
-    def _turn(self, cancel: Cancel | None) -> Iterator[bool]:
-        """Hold the model. False, without holding it, when cancelled before it was free."""
-        if cancel is None:
-            self._lock.acquire()
-        while cancel is not None and not self._lock.acquire(timeout=_POLL):
-            if cancel.is_set():
-                yield False
-                return
-        try:
-            yield True
-        finally:
-            self._lock.release()
+        return Arms(arm(), arm(replace=True), arm(edits, contrast, replace))
+
+
+def _texts(steps: Iterator[Step]) -> Iterator[str]:
+    """The texts of the steps, each once."""
+    last = None
+    with closing(steps):
+        for step in steps:
+            if step.text != last:
+                yield (last := step.text)

@@ -1,12 +1,15 @@
 """One picture as the session saw it: what each click on the page asks for is arithmetic on this.
 
-A view belongs to one visitor, holds CPU tensors only, and runs no model.
+A view belongs to one visitor, holds CPU tensors only (but for its memory), and runs no model.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +19,48 @@ from torch import Tensor
 from explorer.errors import EditError
 from explorer.records import Activation, Grid
 from explorer.sae import SparseCodes
+from explorer.vlm.memory import Memory
 
-Pool = Literal["mean", "max"]
+Pool = Literal["mean", "max", "weighted"]
+
+KEPT = 16
+"""How many noisy versions of a picture a view keeps."""
+
+
+class Draw(NamedTuple):
+    """Which noise: the step of the diffusion schedule, and the seed of the draw."""
+
+    step: int
+    seed: int = 0
+
+
+class Noisy(NamedTuple):
+    """A picture (under noise) after the SAE's block: hidden [tokens, d] float32, codes of its patches."""
+
+    hidden: Tensor
+    codes: SparseCodes
+
+
+class Noise:
+    """The noisy versions of one picture that were looked at last. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Draw, Noisy] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, draw: Draw) -> Noisy | None:
+        """What was kept of this draw."""
+        with self._lock:
+            if draw in self._kept:
+                self._kept.move_to_end(draw)
+            return self._kept.get(draw)
+
+    def keep(self, draws: Iterable[Draw], noisy: Iterable[Noisy]) -> None:
+        """Keep these; the ones used least recently make room."""
+        with self._lock:
+            self._kept.update(zip(draws, noisy, strict=True))
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +70,8 @@ class View:
     image: upright RGB in natural pixels; grid: where its patches lie; fvu: fraction of the variance of
     its patches that the SAE leaves unexplained; n_neurons: how many the SAE has; hidden: output of the
     SAE's block, [tokens, d] float32, with the tokens that are no patches; codes: activations of the
-    patches, whose tokens count from 0 row by row.
+    patches, whose tokens count from 0 row by row; pixel_values: the picture as the model takes it in;
+    memory: what generations leave for the next ones; noise: its noisy versions, as far as looked at.
     """
 
     image: Image.Image
@@ -36,19 +80,39 @@ class View:
     n_neurons: int
     hidden: Tensor = field(repr=False)
     codes: SparseCodes = field(repr=False)
+    pixel_values: Tensor = field(repr=False)
+    memory: Memory = field(repr=False)
+    noise: Noise = field(default_factory=Noise, repr=False)
 
-    def top(self, k: int = 20, pool: Pool = "mean") -> list[Activation]:
-        """The k neurons that are strongest over the whole picture, by mean or maximum over the patches."""
-        if pool not in ("mean", "max"):
-            raise ValueError(f"unknown pool {pool!r}; use 'mean' or 'max'")
+    def top(self, k: int = 20, pool: Pool = "mean", weights: np.ndarray | None = None) -> list[Activation]:
+        """The k neurons that are strongest over the whole picture, by mean or maximum over the patches.
+
+        "weighted" takes the mean with `weights` (rows, cols), such as a word's attention; their sum counts
+        as 1. Raises EditError for weights of another shape, below 0, or all 0.
+        """
+        if pool not in ("mean", "max", "weighted"):
+            raise ValueError(f"unknown pool {pool!r}; use 'mean', 'max' or 'weighted'")
         neurons, place = torch.unique(self.codes.neurons, return_inverse=True)
         pooled = torch.zeros(len(neurons), dtype=torch.float64)
         values = self.codes.values.double()
-        if pool == "mean":
+        if pool == "weighted":
+            pooled.index_add_(0, place, values * self._weights(weights)[self.codes.tokens])
+        elif pool == "mean":
             pooled.index_add_(0, place, values / (self.grid.rows * self.grid.cols))
         else:
             pooled.scatter_reduce_(0, place, values, "amax")
         return _strongest(neurons, pooled, k)
+
+    def _weights(self, weights: np.ndarray | None) -> Tensor:
+        """Checked weights [T] float64 that sum to 1."""
+        shape = (self.grid.rows, self.grid.cols)
+        given = np.asarray([] if weights is None else weights, dtype=np.float64)
+        if given.shape != shape or not np.isfinite(given).all() or given.min() < 0 or not given.any():
+            raise EditError(
+                f"weights must be finite numbers >= 0 of shape {shape}, not all 0; "
+                f"these have the shape {given.shape}"
+            )
+        return torch.from_numpy(given.ravel() / given.sum())
 
     def top_at(self, row: int, col: int, k: int = 20) -> list[Activation]:
         """The k strongest neurons at one patch. Raises IndexError outside the grid."""

@@ -241,7 +241,7 @@ class Desk:
         asked = checks.text(prompt, "the question", checks.LONGEST_PROMPT) or self.session.lvlm.default_prompt
         yield panels.WAITING, self._questions(visit, asked), None
         text = ""
-        with closing(self.session.stream(view, asked, cancel=cancel)) as growing:
+        with closing(self.session.stream(view, asked, cancel=cancel, visitor=visit.turn)) as growing:
             for text in _paced(growing):
                 yield panels.answer(escape(text), growing=True), gr.skip(), gr.skip()
         if not cancel.is_set():
@@ -262,8 +262,8 @@ class Desk:
             yield plain, panels.hint(NOTHING_MOVED)
             return
         text, cancel = "", visit.turn.begin((rows, replace))
-        stream = self.session.stream(view, said.prompt, edits, replace=replace is True, cancel=cancel)
-        with closing(stream) as growing:
+        how = {"replace": replace is True, "cancel": cancel, "visitor": visit.turn}
+        with closing(self.session.stream(view, said.prompt, edits, **how)) as growing:
             for text in _paced(growing):
                 yield gr.skip(), panels.answer(mark(said.text, text, finished=False).after, growing=True)
         if not cancel.is_set():

@@ -13,6 +13,9 @@ from explorer.ui.stage import EMPTY
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "assets" / "ui"
 
+MOST_ANSWERS = 32
+"""Answers in the making at once, of all visitors; the session deals out the model among them, fairly."""
+
 STAGE_TEMPLATE = """${value}
 <div class="tools">
   <label><input type="checkbox" data-raw> raw patches</label>
@@ -122,8 +125,9 @@ def wire(page: gr.Blocks, parts: Parts, desk: Desk) -> None:
     focused = [p.focus, p.stage, p.cards]
 
     steer = {"fn": desk.steer, "inputs": [p.visit, p.said, p.bench, p.replace]}
-    steer |= {"outputs": [p.baseline, p.steered], "concurrency_limit": 1, "concurrency_id": "steer"}
+    steer |= {"outputs": [p.baseline, p.steered], "concurrency_limit": MOST_ANSWERS}
     asked = {"fn": desk.ask, "inputs": [p.visit, p.prompt], "outputs": [p.baseline, p.questions, p.said]}
+    asked |= {"concurrency_limit": MOST_ANSWERS}
 
     for moved in (p.bench.input, p.replace.input):
         moved(**steer, **latest)

@@ -185,7 +185,7 @@ def test_answers_together_are_those_one_by_one(session: Session, view: View) -> 
         alone = [session.answer(seen, edits=edits, max_new_tokens=10, **options) for seen, edits in asked]
         assert session.answers(asked, max_new_tokens=10, **options) == alone and len(set(alone)) > 2
         backwards = session.answers(asked[::-1], max_new_tokens=10, **options)
-        assert backwards == alone[::-1] and not session._lock.locked()
+        assert backwards == alone[::-1] and not session._line.busy
 
 
 def test_answers_to_nothing_and_to_wrong_edits(session: Session, view: View) -> None:
@@ -197,7 +197,7 @@ def test_answers_to_nothing_and_to_wrong_edits(session: Session, view: View) -> 
         session.answers([(view, [Edit(1, 1.0, "set", np.ones((2, 2), dtype=bool))])])
     with pytest.raises(ModelError, match="may not contain"):
         session.answers([(view, [])], "what is <image>?")
-    assert not session._lock.locked() and torch.equal(view.hidden, before)
+    assert not session._line.busy and torch.equal(view.hidden, before)
 
 
 def test_streams_equal_answers(session: Session, view: View) -> None:
@@ -220,7 +220,7 @@ def test_bad_edits_and_prompts_are_refused_at_once_and_the_session_goes_on(
         session.answer(view, "what is <image>?")
     with pytest.raises(ModelError, match="may not contain"):
         list(session.stream(view, "what is <image>?"))
-    assert session.answer(view, max_new_tokens=4) and not session._lock.locked()
+    assert session.answer(view, max_new_tokens=4) and not session._line.busy
 
 
 def test_hooks_and_lock_are_free_after_success_error_and_cancellation(session: Session, view: View) -> None:
@@ -235,7 +235,7 @@ def test_hooks_and_lock_are_free_after_success_error_and_cancellation(session: S
     stream = session.stream(view, edits=[Edit(1, 5.0)], max_new_tokens=150)
     next(stream)
     stream.close()
-    assert hooks() == before and not session._lock.locked()
+    assert hooks() == before and not session._line.busy
 
 
 def test_a_cancelled_generation_stops_early_and_frees_the_model(session: Session, view: View) -> None:
@@ -243,13 +243,12 @@ def test_a_cancelled_generation_stops_early_and_frees_the_model(session: Session
     for text in session.stream(view, max_new_tokens=200, cancel=cancel):
         texts.append(text)
         cancel.set()
-    assert len(texts[-1].split()) < 150 and not session._lock.locked()
+    assert len(texts[-1].split()) < 150 and not session._line.busy
     assert session.answer(view, cancel=cancel) == ""
 
 
 def test_one_who_waits_can_be_cancelled_without_having_the_model(session: Session, view: View) -> None:
-    session._lock.acquire()
-    try:
+    with session.turn():
         waiting = session.stream(view, max_new_tokens=5)
         done = threading.Event()
         thread = threading.Thread(target=lambda: (list(waiting), done.set()))
@@ -260,16 +259,14 @@ def test_one_who_waits_can_be_cancelled_without_having_the_model(session: Sessio
         assert not other.done() and not done.is_set()
         cancel.set()
         assert other.result(timeout=5) == ""
-    finally:
-        session._lock.release()
     thread.join(timeout=20)
     assert done.is_set()
 
 
 def test_two_streams_in_one_thread_do_not_block_each_other(session: Session, view: View) -> None:
     first, second = session.stream(view, max_new_tokens=6), session.stream(view, max_new_tokens=6)
-    assert next(first) and next(second)
-    assert list(first)[-1] == list(second)[-1]
+    one, other = [next(first)], [next(second)]
+    assert [*one, *first][-1] == [*other, *second][-1] == session.answer(view, max_new_tokens=6)
 
 
 def test_visitors_get_what_they_would_get_alone(session: Session) -> None:

@@ -16,6 +16,7 @@ from explorer.records import Box, Edit, Exemplar, Found, Grid, NeuronSummary, Te
 from explorer.sae import SparseCodes
 from explorer.session import View
 from explorer.ui.heat import heat_rgba, png
+from explorer.vlm.memory import Memory
 
 NEURONS = 10
 ROWS = COLS = 4
@@ -27,7 +28,9 @@ def make_view(image: Image.Image | None = None) -> View:
     width, height = image.size
     codes = SparseCodes(torch.tensor([0, 6, 6]), torch.tensor([3, 3, 5]), torch.tensor([1.0, 2.0, 0.5]))
     grid = Grid(ROWS, COLS, width, height, Box(0, 0, width, height))
-    return View(image, grid, 0.1, NEURONS, torch.zeros(ROWS * COLS, 2), codes)
+    return View(
+        image, grid, 0.1, NEURONS, torch.zeros(ROWS * COLS, 2), codes, torch.zeros(1, 3, 8, 8), Memory()
+    )
 
 
 def make_exemplar(neuron: int, rank: int) -> Exemplar:
@@ -66,8 +69,8 @@ class FakeSession:
         prompt: str | None = None,
         edits: Sequence[Edit] = (),
         replace: bool = False,
-        max_new_tokens: int = 64,
         cancel: object = None,
+        visitor: object = None,
     ) -> Iterator[str]:
         self.asked.append((prompt, edits, replace))
         words = ("a cake" if edits or replace else "a cake and a fork").split()

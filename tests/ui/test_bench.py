@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from explorer.errors import ExplorerError
 from explorer.records import Box, Cell, Grid
-from explorer.session import View
 from explorer.ui import bench
 from tests.ui.fake_session import NEURONS, FakeSession, make_view
 
@@ -70,16 +69,10 @@ def test_the_bench_takes_each_neuron_once_and_eight_in_all() -> None:
 
 
 def test_rows_follow_to_another_picture() -> None:
-    small = View(
-        VIEW.image,
-        Grid(2, 2, 80, 40, Box(0, 0, 80, 40)),
-        0.1,
-        NEURONS,
-        VIEW.hidden,
-        VIEW.codes._replace(
-            tokens=VIEW.codes.tokens[:1], neurons=VIEW.codes.neurons[:1], values=VIEW.codes.values[:1]
-        ),
+    one = VIEW.codes._replace(
+        tokens=VIEW.codes.tokens[:1], neurons=VIEW.codes.neurons[:1], values=VIEW.codes.values[:1]
     )
+    small = replace(VIEW, grid=Grid(2, 2, 80, 40, Box(0, 0, 80, 40)), codes=one)
     rows = [bench.Row(3, "fork", 2.0, -30.0), bench.Row(5, "dog", 0.5, 1.0, region="patch", patch=Cell(3, 3))]
     first, second = bench.settle(bench.dump(rows), small)
     assert (first.value, first.rest) == (-30.0, 1.0)

@@ -1,0 +1,158 @@
+"""What a session asks of its store, by the names that people use. Runs no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from explorer.errors import EditError, StoreError
+from explorer.records import (
+    Activation,
+    Exemplar,
+    Found,
+    Histogram,
+    IntervalExemplar,
+    LabelEvidence,
+    NeuronSummary,
+    Note,
+    Partner,
+    TextMatch,
+    Word,
+)
+from explorer.session.view import View
+from explorer.steer import RangeEdit, fitted_range
+from explorer.store import Store, concept_key
+from explorer.vlm import LVLM
+
+BUILD_COMMAND = "python -m index build --scenes 4000 --out stores/embedded"
+FAMILIAR_QUANTILE = 0.995
+NO_TRUTH = "no concepts, its source had no truth per patch"
+
+
+class Stored:
+    """The part of a session that reads its store. Every method raises StoreError when there is none."""
+
+    lvlm: LVLM
+    store: Store | None
+
+    def exemplars(self, neuron: int) -> list[Exemplar]:
+        """The images that activate a neuron most, strongest first."""
+        return self._stored().exemplars(neuron)
+
+    def summary(self, neuron: int) -> NeuronSummary:
+        """What the store knows of a neuron."""
+        return self._stored().summary(neuron)
+
+    def summaries(self, neurons: Sequence[int]) -> dict[int, NeuronSummary]:
+        """What the store knows of several neurons, by neuron."""
+        return self._stored().summaries(neurons)
+
+    def find(self, concept: str, k: int = 3) -> list[Found]:
+        """The neurons that stand for a concept ("fork"), best first; none for an unknown concept."""
+        return self._stored().find(concept, k)
+
+    def search(self, text: str, k: int = 20) -> list[TextMatch]:
+        """The neurons whose name, labels, words or notes hold all words of a text; people's own first."""
+        return self._stored().search(text, k)
+
+    def note(self, neuron: int) -> Note | None:
+        """What people call a neuron and wrote about it; None when nobody did."""
+        return self._stored().note(neuron)
+
+    def set_note(self, neuron: int, name: str = "", note: str = "") -> None:
+        """Keep people's own name of a neuron and a note about it; both empty removes them."""
+        self._stored().set_note(neuron, name, note)
+
+    def interval_exemplars(self, neuron: int) -> list[IntervalExemplar]:
+        """One image per half-octave of the score from the peak downwards, none of them an exemplar."""
+        return self._stored().interval_exemplars(neuron)
+
+    def histogram(self, neuron: int, which: Literal["score", "active"] = "score") -> Histogram:
+        """How often each size came up: "score" over images, "active" over patches, both only above 0."""
+        return self._stored().histogram(neuron, which)
+
+    def labels(self, neuron: int) -> list[LabelEvidence]:
+        """The labels that a neuron could stand for, best first, with the evidence."""
+        return self._stored().labels(neuron)
+
+    def words(self, neuron: int) -> list[Word]:
+        """The words that the model says more easily once a neuron is turned up, most raised first."""
+        return self._stored().words(neuron)
+
+    def partners(self, neuron: int) -> list[Partner]:
+        """The neurons that fire on the same patches, the closest first."""
+        return self._stored().partners(neuron)
+
+    def by_picture(self, view: View, k: int = 20) -> list[Activation]:
+        """The neurons whose exemplars look most like the whole picture, with the cosine, nearest first."""
+        return self._stored().by_picture(view.hidden[self.lvlm.patch_slice].mean(0).numpy(), k)
+
+    def by_patches(self, view: View, patches: np.ndarray, k: int = 20) -> list[Activation]:
+        """The neurons whose exemplars look most like some patches of the picture, nearest first.
+
+        patches: (rows, cols) bool. Raises EditError when it does not fit the grid or marks none.
+        """
+        chosen = np.asarray(patches)
+        if chosen.dtype != np.bool_ or chosen.shape != (view.grid.rows, view.grid.cols) or not chosen.any():
+            raise EditError(
+                f"mark some patches in a ({view.grid.rows}, {view.grid.cols}) boolean mask, "
+                f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
+            )
+        vectors = view.hidden[self.lvlm.patch_slice].numpy()[chosen.ravel()]
+        return self._stored().by_patch(vectors.mean(0), k)
+
+    def fitted_range(
+        self,
+        neuron: int,
+        tau: float = 2.0,
+        action: Literal["zero", "scale", "soft"] = "zero",
+        factor: float = 0.0,
+        patches: np.ndarray | Literal["active"] | None = None,
+    ) -> RangeEdit:
+        """An edit that acts within tau standard deviations of the neuron's mean activation where it fires.
+
+        Mean and deviation are the store's, over all indexed patches where it is active (NeuronLens,
+        arXiv 2502.06809, on active values only). Raises StoreError for a neuron that never fired there.
+        """
+        known = self._stored().summary(neuron)
+        if known.patch_fires == 0:
+            raise StoreError(f"neuron {neuron} fired on no indexed patch, so there is no range to fit")
+        deviation = math.sqrt(known.active_variance)
+        return fitted_range(neuron, known.active_mean, deviation, tau, action, factor, patches)
+
+    def always_on(self, min_frequency: float = 1.0) -> tuple[int, ...]:
+        """The neurons in the image-level top-20 of at least this share of the indexed images."""
+        return tuple(self._stored().always_on(min_frequency))
+
+    def where(self, view: View, concept: str) -> np.ndarray:
+        """The patches that show a concept, and their neighbours: (rows, cols) bool.
+
+        Read linearly from the patches, as the store learnt it from its source's truth. Raises StoreError
+        when the store knows no such concept.
+        """
+        probe, name = self._stored().probe(), concept_key(concept)
+        if probe is None or name not in probe.concepts:
+            names = self._stored().concepts()
+            known = f"{len(names)} concepts, such as {', '.join(names[:6])}" if names else NO_TRUTH
+            raise StoreError(f"the store cannot tell where {concept!r} is; it knows {known}")
+        patches = view.hidden[self.lvlm.patch_slice].numpy()
+        found = probe.shown(patches).reshape(view.grid.rows, view.grid.cols) == probe.concepts.index(name)
+        framed = np.pad(found, 1)
+        beside = framed[:-2, 1:-1] | framed[2:, 1:-1] | framed[1:-1, :-2] | framed[1:-1, 2:]
+        return found | beside
+
+    def similar(self, neuron: int, k: int = 8) -> list[Activation]:
+        """The neurons whose directions are nearest to a neuron's, with the cosine as value."""
+        return self._stored().similar(neuron, k)
+
+    def familiar(self, view: View) -> bool:
+        """Whether the picture looks like the indexed ones: the SAE explains it about as well as those."""
+        return view.fvu <= self._stored().manifest.fvu_quantile(FAMILIAR_QUANTILE)
+
+    def _stored(self) -> Store:
+        if self.store is None:
+            raise StoreError(f"this session has no store of exemplars; build one with: {BUILD_COMMAND}")
+        return self.store
