@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from numbers import Integral, Real
 
 from explorer.errors import EditError
@@ -32,11 +33,12 @@ def number(
     limits = " ".join(["a number or infinity" if infinite else "a finite number", *ends])
     if isinstance(value, bool) or not isinstance(value, Real):
         raise EditError(f"{what} must be {limits}, not {value!r}")
-    real = float(value)
-    inside = (low < real if above else low <= real) and real <= high
-    if not inside or (math.isinf(real) and not infinite):
+    inside = (low < value if above else low <= value) and value <= high
+    if not inside or not (infinite or abs(value) <= sys.float_info.max):
         raise EditError(f"{what} must be {limits}, not {value!r}")
-    return real
+    return (
+        float(value) if abs(value) <= sys.float_info.max else math.copysign(math.inf, 1 if value > 0 else -1)
+    )
 
 
 def whole(what: str, value: object, low: int, high: int | None = None) -> int:
