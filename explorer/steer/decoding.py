@@ -81,12 +81,7 @@ class Decoding:
         if self.method == "icd" and not self.disturbance.strip():
             raise EditError("the disturbance is empty; give an instruction that disturbs the model")
         if self.layers is not None:
-            first, end = (whole("a layer", layer, 0) for layer in self.layers)
-            if first >= end:
-                raise EditError(
-                    f"layers {first} to {end} are none; give the first and the one after the last"
-                )
-            object.__setattr__(self, "layers", (first, end))
+            object.__setattr__(self, "layers", _span(self.layers))
 
     @property
     def needs_noisy(self) -> bool:
@@ -175,3 +170,13 @@ def _published(method: Method, layers: int) -> tuple[int, int]:
         return min(2, layers - 1), min(PUBLISHED_LAYERS, layers)
     first = round(9 / PUBLISHED_LAYERS * layers)
     return first, max(first + 1, round(15 / PUBLISHED_LAYERS * layers))
+
+
+def _span(layers: object) -> tuple[int, int]:
+    """The first layer and the one after the last, as numbers. Raises EditError when they are none."""
+    if not isinstance(layers, tuple | list) or len(layers) != 2:
+        raise EditError(f"layers must be two numbers, the first and the one after the last, not {layers!r}")
+    first, end = (whole("a layer", layer, 0) for layer in layers)
+    if first >= end:
+        raise EditError(f"layers {first} to {end} are none; give the first and the one after the last")
+    return first, end
