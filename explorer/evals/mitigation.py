@@ -116,9 +116,14 @@ def answers_of(
                 answer = known.find(key)
                 if answer is None:
                     view = view or session.look(scene.image)
-                    settings = {"contrast": drawn.contrast, "decoding": drawn.decoding}
-                    length = config.max_new_tokens
-                    answer = session.answer(view, one.prompt, (), drawn.replace, length, **settings)
+                    answer = session.answer(
+                        view,
+                        one.prompt,
+                        replace=drawn.replace,
+                        contrast=drawn.contrast,
+                        decoding=drawn.decoding,
+                        max_new_tokens=config.max_new_tokens,
+                    )
                     known.keep(key, answer)
                 yield Said(arm.name, way, scene, one, answer)
 

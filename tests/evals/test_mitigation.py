@@ -44,7 +44,7 @@ class FakeSession:
         return self.scenes[image.tobytes()]
 
     def answer(
-        self, view, prompt, edits, replace, max_new_tokens, *, contrast: Contrast | None, decoding: Decoding
+        self, view, prompt, *, replace, contrast: Contrast | None, decoding: Decoding, max_new_tokens
     ) -> str:
         self.asked.append((view.family, view.seed, prompt, replace, contrast, decoding))
         if decoding.method == "vcd":
@@ -182,7 +182,7 @@ def test_an_answer_is_asked_for_once_and_a_killed_run_goes_on(fake: FakeSession,
     assert len(fake.asked) == asked + 30 == asked + again["fresh_answers"]
     assert plain(again["figures"]) == plain(whole["figures"]) and kept.read_text() == "".join(lines)
     more = run(asking(ways=("greedy",), scenes=4, out=tmp_path / "report.json"))
-    assert 0 < more["fresh_answers"] < 20
+    assert 0 < more["fresh_answers"] <= 25  # one more scene, five texts, five draws
     fake.sae.id = "other"
     with pytest.raises(ExplorerError, match=r"report\.jsonl holds other answers"):
         run(config)

@@ -1,0 +1,153 @@
+"""Moves of sliders, each timed on both sides in turn: the hook of today, and a session's opened view.
+
+A random move starts where a visitor does: the picture is opened and its untouched caption is there,
+nothing else. A drag is one neuron through a series of values on one view, which remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from explorer.evals.hooked import Hooked, Timed, slide
+from explorer.records import Edit
+from explorer.session import Session, View
+from explorer.vlm.memory import Memory
+from explorer.world import mentions
+
+SILENT = -15.0
+"""What the neurons of a concept are set to where it is seen, to silence it."""
+
+TOP = 20
+
+
+class Move(NamedTuple):
+    """One move on both sides. words: of the caption before that it changes; before: its tokens."""
+
+    words: int
+    before: tuple[int, ...]
+    baseline: Timed
+    ours: Timed
+
+
+def random_moves(
+    session: Session,
+    hooked: Hooked,
+    image: Image.Image,
+    count: int,
+    span: tuple[float, float],
+    rng: np.random.Generator,
+) -> list[Move]:
+    """Random edits of one picture, each on a fresh memory that holds the untouched caption only."""
+    opened, inputs = session.look(image), hooked.inputs(image)
+    moves = []
+    for number in range(count):
+        view = replace(opened, memory=Memory())
+        before = slide(session, view, (), hooked.max_new_tokens)
+        edits = random_edits(session, view, hooked, before.tokens, span, rng)
+        moves.append(timed(session, view, hooked, inputs, edits, before.tokens, bool(number % 2)))
+    return moves
+
+
+def drag(
+    session: Session, hooked: Hooked, image: Image.Image, count: int, span: tuple[float, float]
+) -> list[Move]:
+    """The picture's strongest neuron, everywhere, through `count` values from 0 down to the least, and up."""
+    view, inputs = session.look(image), hooked.inputs(image)
+    neuron = view.top(1)[0].neuron
+    down = np.linspace(0.0, span[0], count // 2 + 1)[1:]
+    up = np.linspace(0.0, span[1], count - count // 2 + 1)[1:]
+    before = slide(session, view, (), hooked.max_new_tokens).tokens
+    moves = []
+    for number, value in enumerate([*down, *up]):
+        edits = [Edit(neuron, float(value))]
+        moves.append(timed(session, view, hooked, inputs, edits, before, bool(number % 2)))
+        before = moves[-1].ours.tokens
+    return moves
+
+
+def timed(
+    session: Session,
+    view: View,
+    hooked: Hooked,
+    inputs: dict,
+    edits: Sequence[Edit],
+    before: tuple[int, ...],
+    ours_first: bool,
+) -> Move:
+    """One move on both sides, one after the other."""
+    ours = slide(session, view, edits, hooked.max_new_tokens) if ours_first else None
+    baseline = hooked.answer(inputs, edits)
+    ours = ours or slide(session, view, edits, hooked.max_new_tokens)
+    return Move(changed_words(hooked.text(before), hooked.text(ours.tokens)), before, baseline, ours)
+
+
+def random_edits(
+    session: Session,
+    view: View,
+    hooked: Hooked,
+    caption: Sequence[int],
+    span: tuple[float, float],
+    rng: np.random.Generator,
+) -> list[Edit]:
+    """What a person might do: one of the strongest neurons moved anywhere, or, where a store knows
+    neurons for what the caption names, three of those set low where it is seen."""
+    named = mentions(hooked.text(caption)) if session.store is not None else ()
+    if named and rng.random() < 0.5:
+        concept = named[int(rng.integers(len(named)))]
+        seen = session.where(view, concept)
+        place = seen if seen.any() else "active"
+        return [Edit(found.neuron, SILENT, "set", place) for found in session.find(concept, 3)]
+    strongest = view.top(TOP, "max")
+    neuron = strongest[int(rng.integers(len(strongest)))].neuron
+    place = (None, "active")[int(rng.integers(2))]
+    return [Edit(neuron, float(rng.uniform(*span)), "set", place)]
+
+
+def changed_words(before: str, after: str) -> int:
+    """How many words differ: of each stretch that was replaced, the longer side counts."""
+    one, other = before.split(), after.split()
+    parts = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
+    return sum(max(e1 - b1, e2 - b2) for kind, b1, e1, b2, e2 in parts if kind != "equal")
+
+
+def summary(moves: Sequence[Move]) -> dict:
+    """Medians of some moves. Times in milliseconds; ratios are ours over the baseline's.
+
+    agree: moves where both sides gave the same tokens; ratio: of the medians; ratio_p90: nine of ten moves
+    have a smaller one; first_change: until the first changed token was there, of the moves that have one;
+    passes: through the language model.
+    """
+    firsts = [
+        (move.ours.first_change(move.before), move.baseline.first_change(move.before)) for move in moves
+    ]
+    firsts = [pair for pair in firsts if None not in pair]
+    ours, baseline = _median([m.ours.seconds for m in moves]), _median([m.baseline.seconds for m in moves])
+    each = [move.ours.seconds / move.baseline.seconds for move in moves]
+    report = {
+        "moves": len(moves),
+        "agree": sum(move.ours.tokens == move.baseline.tokens for move in moves),
+        "ours_ms": 1e3 * ours,
+        "baseline_ms": 1e3 * baseline,
+        "ratio": ours / baseline,
+        "ratio_p90": float(np.quantile(each, 0.9)),
+        "ours_passes": _median([move.ours.passes for move in moves]),
+        "baseline_passes": _median([move.baseline.passes for move in moves]),
+    }
+    if firsts:
+        ours, baseline = (_median(column) for column in zip(*firsts, strict=True))
+        report |= {
+            "first_change_ours_ms": 1e3 * ours,
+            "first_change_baseline_ms": 1e3 * baseline,
+            "first_change_ratio": ours / baseline,
+        }
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in report.items()}
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
