@@ -123,9 +123,7 @@ class Session(Inside, Stored):
         pixels, grid = self.lvlm.preprocess(upright)
         draws = list(dict.fromkeys(Draw(contrast.step, contrast.seed) for contrast in contrasts))
         clean, *noisy = self._through_tower(pixels, draws, clean=True)
-        patches = clean.hidden[self.lvlm.patch_slice]
-        with torch.no_grad():
-            fvu = unexplained(self.sae, patches[None].to(self.sae.W_dec.device), clean.codes)[0]
+        fvu = unexplained(self.sae, clean.hidden[None, self.lvlm.patch_slice], clean.codes)[0]
         memory = self._memories.new()
         view = View(upright, grid, fvu, self.sae.n_neurons, clean.hidden, clean.codes, pixels, memory)
         view.noise.keep(draws, noisy)
