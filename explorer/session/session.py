@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
-import torch
-
 from explorer.images import ImageInput, load_image
 from explorer.records import Edit
 from explorer.sae import SAE, load_sae

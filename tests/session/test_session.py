@@ -25,6 +25,7 @@ from explorer.sae import SAE, ActivationRule
 from explorer.store import Probe
 from explorer.vlm import open_lvlm
 from explorer.vlm.hooks import capture
+from explorer.vlm.memory import Memory
 
 NEURONS = 96
 
@@ -202,8 +203,10 @@ def test_answers_to_nothing_and_to_wrong_edits(session: Session, view: View) -> 
 
 def test_streams_equal_answers(session: Session, view: View) -> None:
     for edits in ([], [Edit(2, 40.0), Edit(9, -40.0, "add", "active")]):
-        texts = list(session.stream(view, edits=edits, max_new_tokens=10))
+        fresh = replace(view, memory=Memory())
+        texts = list(session.stream(fresh, edits=edits, max_new_tokens=10))
         assert texts[-1] == session.answer(view, edits=edits, max_new_tokens=10) and len(texts) > 5
+        assert list(session.stream(fresh, edits=edits, max_new_tokens=10)) == texts[-1:]
 
 
 def test_bad_edits_and_prompts_are_refused_at_once_and_the_session_goes_on(
