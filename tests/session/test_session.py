@@ -64,7 +64,7 @@ def picture(seed: int = 0, size: tuple[int, int] = (70, 44)) -> Image.Image:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def view(session: Session) -> View:
     return session.look(picture())
 
