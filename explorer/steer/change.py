@@ -11,8 +11,8 @@ Knows activations; nothing of vectors, models or stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,8 +22,6 @@ from explorer.sae import SparseCodes
 from explorer.steer.checks import whole
 
 K = 20
-CHUNK = 1 << 22
-"""Most activations that are made dense at once."""
 
 Among = Tensor | Sequence[int] | None
 """A set of neurons: a boolean tensor [F], or their numbers. None: all of them."""
@@ -107,38 +105,34 @@ def patch_level(
 ) -> Tensor:
     """The change ratio of every patch, [n_tokens] float64; arguments as of `change_ratio`.
 
-    The paper's figure is their mean (`nanmean` with `among`). Only neurons that fire in the picture are
-    made dense, and the first k, which fill up patches where fewer fire.
+    The paper's figure is their mean (`nanmean` with `among`). Nothing dense is as large as [T, F].
     """
     k = whole("k", k, 1, n_neurons)
-    chosen = None if among is None else _mask(among, n_neurons).to(clean.neurons.device)
-    first = torch.arange(k, device=clean.neurons.device)
-    names = torch.unique(torch.cat([clean.neurons, noisy.neurons, first]))
-    within = None if chosen is None else chosen[names]
-    parts = [
-        change_ratio(*rows, k, active_only, among=within) for rows in _dense(clean, noisy, n_tokens, names)
-    ]
-    return torch.cat(parts)
+    before, after = (_top_keys(codes, n_tokens, n_neurons, k, active_only) for codes in (clean, noisy))
+    if among is not None:
+        before = before[_mask(among, n_neurons).to(before.device)[before % n_neurons]]
+    were = torch.bincount(before // n_neurons, minlength=n_tokens).double()
+    left = before[~torch.isin(before, after, assume_unique=True)]
+    gone = torch.bincount(left // n_neurons, minlength=n_tokens).double()
+    return gone / (were if among is not None else were.clamp_min(1))
 
 
-class _Rows(NamedTuple):
-    """Dense activations of the same patches."""
-
-    clean: Tensor
-    noisy: Tensor
-
-
-def _dense(clean: SparseCodes, noisy: SparseCodes, n_tokens: int, names: Tensor) -> Iterator[_Rows]:
-    """The activations of the neurons `names`, which ascend, some patches at a time."""
-    step = max(1, CHUNK // len(names))
-    for start in range(0, n_tokens, step):
-        rows = []
-        for codes in (clean, noisy):
-            z = codes.values.new_zeros(min(step, n_tokens - start), len(names))
-            here = (codes.tokens >= start) & (codes.tokens < start + step)
-            z[codes.tokens[here] - start, torch.searchsorted(names, codes.neurons[here])] = codes.values[here]
-            rows.append(z)
-        yield _Rows(*rows)
+def _top_keys(codes: SparseCodes, n_tokens: int, n_neurons: int, k: int, active_only: bool) -> Tensor:
+    """The k strongest neurons of every patch, as numbers token * n_neurons + neuron."""
+    ranked = codes.values.argsort(descending=True, stable=True)
+    ranked = ranked[codes.tokens[ranked].argsort(stable=True)]
+    fire = torch.bincount(codes.tokens, minlength=n_tokens)
+    starts = fire.cumsum(0) - fire
+    tokens = codes.tokens[ranked]
+    rank = torch.arange(len(ranked), device=tokens.device) - starts[tokens]
+    top = (tokens * n_neurons + codes.neurons[ranked])[rank < k]
+    if active_only:
+        return top
+    silent = torch.ones(n_tokens, k, dtype=torch.bool, device=tokens.device)
+    low = codes.neurons < k
+    silent[codes.tokens[low], codes.neurons[low]] = False
+    filling, neurons = (silent & (silent.cumsum(1) <= k - fire[:, None])).nonzero(as_tuple=True)
+    return torch.cat([top, filling * n_neurons + neurons])
 
 
 def _mask(among: Tensor | Sequence[int], n_neurons: int) -> Tensor:

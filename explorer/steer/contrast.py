@@ -76,5 +76,5 @@ def contrasted(
 
 
 def kept(codes: SparseCodes, where: Tensor) -> SparseCodes:
-    """The entries of `codes` that a boolean tensor marks."""
+    """The entries of `codes` that a boolean tensor marks, or that indices name, in their order."""
     return SparseCodes(*(part[where] for part in codes))

@@ -18,7 +18,7 @@ from explorer.steer.ranges import RangeEdit
 
 def column(codes: SparseCodes, neuron: int, n_tokens: int) -> Tensor:
     """The activations [n_tokens] of one neuron."""
-    here = codes.neurons == neuron
+    here = (codes.neurons == neuron).nonzero().squeeze(1)
     dense = codes.values.new_zeros(n_tokens)
     dense[codes.tokens[here]] = codes.values[here]
     return dense

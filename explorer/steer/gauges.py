@@ -10,6 +10,8 @@ from torch import Tensor
 from explorer.sae import SAE, SparseCodes
 from explorer.steer.intervention import Steered
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 class Gauges(NamedTuple):
     """What an intervention did to the patches h, which became h'.
@@ -29,23 +31,28 @@ class Gauges(NamedTuple):
 @torch.no_grad()
 def gauges(patches: Tensor, steered: Steered, codes: SparseCodes, sae: SAE) -> Gauges:
     """The gauges of patches [T, d] with activations `codes`, after an intervention."""
-    tiny = torch.finfo(torch.float32).tiny
-    h = patches.float()
-    reconstruction = sae.decode_sparse(codes, len(h)).to(h)
-    unexplained = h - reconstruction
-    error = unexplained.square().sum()
-    spread = (h - h.mean(0)).square().sum()
+    h, after = patches.float(), steered.patches.float()
+    unexplained = h - sae.decode_sparse(codes, len(h)).to(h)
+    error = _product(unexplained, unexplained)
+    centred = h - h.mean(0)
+    left = error
     if steered.patches is patches:
-        return Gauges(0.0, 0.0, float(error / spread.clamp_min(tiny)), 1.0)
-    moved = steered.patches.float() - h
-    left = steered.patches.float() - reconstruction
+        change = largest = 0.0
+    else:
+        moved = after - h
+        lengths, norms = moved.norm(dim=1), h.norm(dim=1).clamp_min(TINY)
+        change, largest = float(lengths.norm() / norms.norm()), float((lengths / norms).max())
+        left = left + _product(moved, unexplained)
     if steered.change is not None:
-        left = left - steered.change.float()
-    ratios = moved.norm(dim=1) / h.norm(dim=1).clamp_min(tiny)
-    kept = float((left * unexplained).sum() / error) if error > 0 else 1.0
+        left = left - _product(steered.change.float(), unexplained)
     return Gauges(
-        change=float(moved.norm() / h.norm().clamp_min(tiny)),
-        largest=float(ratios.max()),
-        error=float(error / spread.clamp_min(tiny)),
-        error_kept=kept,
+        change=change,
+        largest=largest,
+        error=error / max(_product(centred, centred), TINY),
+        error_kept=left / error if error > 0 else 1.0,
     )
+
+
+def _product(a: Tensor, b: Tensor) -> float:
+    """The inner product of two tensors of one shape."""
+    return float(torch.dot(a.reshape(-1), b.reshape(-1)))

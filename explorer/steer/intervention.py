@@ -5,7 +5,7 @@ the SAE does not explain stays untouched and no change means the same tensor. `r
 instead, the form of the steering literature, which also injects the SAE's error.
 
 Contrast comes first, then the edits in their order. Only the columns of edited neurons are ever made
-dense. Knows vectors and neurons; nothing of models or stores.
+dense, and z' - z is decoded as sparse as it is. Knows vectors and neurons; nothing of models or stores.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ def intervene(
         if noisy is None:
             raise EditError("a contrast needs the noisy picture's activations; look at it with noise first")
         moved = contrasted(codes, noisy, intervention.contrast, sae.n_neurons, always_on)
-    change = _change(codes, moved, sae, intervention.edits, len(patches))
+    difference = _difference(codes, moved, intervention.edits, len(patches))
     base = sae.decode_sparse(codes, len(patches)).to(patches) if intervention.replace else patches
-    if change is None:
+    if difference is None or not len(difference.values):
         return Steered(base, None)
-    change = change.to(patches)
+    change = sae.decode_change(difference, len(patches)).to(patches)
     return Steered(base + change, change)
 
 
@@ -98,15 +98,13 @@ def apply_edits(
     return intervene(hidden, codes, sae, grid, Intervention(tuple(edits), None, replace)).patches
 
 
-def _change(
-    codes: SparseCodes,
-    moved: SparseCodes | None,
-    sae: SAE,
-    edits: Sequence[Edit | RangeEdit],
-    n_tokens: int,
-) -> Tensor | None:
-    """(z' - z) W_dec [T, d]; None when it is nothing. moved: what the contrast adds to z."""
-    neurons = list(dict.fromkeys(int(edit.neuron) for edit in edits))
+def _difference(
+    codes: SparseCodes, moved: SparseCodes | None, edits: Sequence[Edit | RangeEdit], n_tokens: int
+) -> SparseCodes | None:
+    """z' - z where it is not 0; None for nowhere. moved: what the contrast adds to z."""
+    if not edits:
+        return moved
+    neurons = sorted({int(edit.neuron) for edit in edits})
     columns = []
     for neuron in neurons:
         untouched = column(codes, neuron, n_tokens)
@@ -115,20 +113,12 @@ def _change(
             if edit.neuron == neuron:
                 now = edited(edit, now, untouched)
         columns.append(now - untouched)
-    change = _along(neurons, columns, sae)
-    if moved is not None and neurons:
-        moved = kept(moved, ~torch.isin(moved.neurons, torch.tensor(neurons, device=moved.neurons.device)))
-    if moved is None or not len(moved.values):
-        return change
-    rest = sae.decode_change(moved, n_tokens)
-    return rest if change is None else rest + change
-
-
-def _along(neurons: Sequence[int], columns: Sequence[Tensor], sae: SAE) -> Tensor | None:
-    """What changes [T] of some neurons' activations add to the patches, [T, d]; None when all are 0."""
-    moving = [place for place, change in enumerate(columns) if change.any()]
-    if not moving:
-        return None
-    rows = sae.W_dec[torch.tensor([neurons[place] for place in moving], device=sae.W_dec.device)]
-    change = torch.stack([columns[place] for place in moving], dim=1)
-    return change @ rows.to(change)
+    dense = torch.stack(columns, dim=1)
+    names = torch.tensor(neurons, device=dense.device)
+    tokens, places = dense.nonzero(as_tuple=True)
+    difference = SparseCodes(tokens, names[places], dense[tokens, places])
+    if moved is None:
+        return difference
+    others = kept(moved, ~torch.isin(moved.neurons, names))
+    joined = SparseCodes(*(torch.cat(pair) for pair in zip(others, difference, strict=True)))
+    return kept(joined, joined.tokens.argsort(stable=True))
