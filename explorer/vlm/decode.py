@@ -45,29 +45,68 @@ class Branch(NamedTuple):
     attention: AttentionEdit | None
 
 
-def decode(
-    model: PreTrainedModel,
-    text_model: nn.Module,
-    branches: Sequence[Branch],
-    max_new_tokens: int,
-    choose: Choose | None,
-    memory: Memory | None,
-    text: Callable[[list[int]], str],
-) -> Generator[Step, None, None]:
-    """Answer step by step; see `explorer.vlm.base.LVLM.decode`.
+class Decoder:
+    """The loop for one model.
 
-    text_model: the layers within `model`; text: tokens -> what people read. The tokens that end an answer
-    are part of it, as in `model.generate`. The model's own settings (a repetition penalty, say) are honoured
-    when there is one branch; with several, `choose` sees the scores as the model gave them, since the
-    literature contrasts before it does anything else, and the settings are left out.
-    Raises ModelError for settings that cannot be honoured.
+    model: takes embeddings and puts out scores; text_model: the layers within it; text: tokens -> what
+    people read.
     """
-    settings, length = model.generation_config, len(branches[0].ids)
-    processors = LogitsProcessorList()
-    if len(branches) == 1:
-        processors = processors_of(settings, length, max_new_tokens, model.device)
-    pick = _Pick(branches[0].ids, processors, choose, end_tokens(settings), max_new_tokens, model.device)
-    return _steps(model, text_model, branches, pick, Memory() if memory is None else memory, text)
+
+    def __init__(
+        self, model: PreTrainedModel, text_model: nn.Module, text: Callable[[list[int]], str]
+    ) -> None:
+        self.model, self.text_model, self._text = model, text_model, text
+        self.config = model.config.get_text_config()
+        self.croppable = can_be_cropped(self.config)
+
+    def decode(
+        self,
+        branches: Sequence[Branch],
+        max_new_tokens: int,
+        choose: Choose | None = None,
+        memory: Memory | None = None,
+    ) -> Generator[Step, None, None]:
+        """Answer step by step; see `explorer.vlm.base.LVLM.decode`.
+
+        The token that ends an answer is part of it, as in `model.generate`. The model's own settings (a
+        repetition penalty, say) are honoured when there is one branch. With several, `choose` sees the
+        scores as the model gave them, since the literature contrasts before it does anything else, and the
+        settings are left out. Raises ModelError for settings that cannot be honoured.
+        """
+        settings, ids, device = self.model.generation_config, branches[0].ids, self.model.device
+        processors = LogitsProcessorList()
+        if len(branches) == 1:
+            processors = processors_of(settings, len(ids), max_new_tokens, device)
+        pick = _Pick(ids, processors, choose, end_tokens(settings), max_new_tokens, device)
+        return self._steps(branches, pick, Memory() if memory is None else memory)
+
+    def _steps(self, branches: Sequence[Branch], pick: _Pick, memory: Memory) -> Generator[Step, None, None]:
+        """The generation itself: nothing happens before the first `next`."""
+        question, passes, tokens, done = tuple(pick.ids), 0, [], False
+        readers: list[_Reader] = []
+        try:
+            for place, branch in enumerate(branches):
+                readers.append(_Reader(self, place, branch, memory))
+            while not done:
+                draft: list[int] = []
+                if self.croppable:
+                    draft = propose(tokens, memory.earlier(question), pick.limit - len(tokens) - 1)
+                with torch.inference_mode() if self.croppable else torch.no_grad():
+                    scores = [reader.read(tokens[-1:], draft) for reader in readers]
+                    fresh = pick(scores, tokens, draft)
+                for reader in readers:
+                    reader.take_back(len(draft) - len(fresh) + 1)
+                tokens, passes = tokens + fresh, passes + len(readers)
+                done = pick.ends(tokens)
+                if done:
+                    memory.learn(question, tokens[:-1] if tokens[-1] in pick.end else tokens)
+                    while readers:
+                        readers.pop().leave(memory)
+                text = self._text(tokens)
+                yield Step(tuple(tokens), text if done else text.rstrip(UNFINISHED), passes, done)
+        finally:
+            while readers:
+                readers.pop().give_back(memory)
 
 
 def grown(steps: Generator[Step, None, None], cancel: Cancel | None = None) -> Iterator[str]:
@@ -87,43 +126,6 @@ def grown(steps: Generator[Step, None, None], cancel: Cancel | None = None) -> I
         steps.close()
     if last is None:
         yield ""
-
-
-def _steps(
-    model: PreTrainedModel,
-    text_model: nn.Module,
-    branches: Sequence[Branch],
-    pick: _Pick,
-    memory: Memory,
-    text: Callable[[list[int]], str],
-) -> Generator[Step, None, None]:
-    """The generation itself: nothing happens before the first `next`."""
-    question, passes, tokens, done = tuple(branches[0].ids), 0, [], False
-    croppable = can_be_cropped(model.config.get_text_config())
-    readers: list[_Reader] = []
-    try:
-        for place, branch in enumerate(branches):
-            readers.append(_Reader(model, text_model, place, branch, memory if croppable else None))
-        while not done:
-            draft: list[int] = []
-            if croppable:
-                draft = propose(tokens, memory.earlier(question), pick.limit - len(tokens) - 1)
-            with torch.inference_mode() if croppable else torch.no_grad():
-                scores = [reader.read(tokens[-1:], draft) for reader in readers]
-                fresh = pick(scores, tokens, draft)
-            for reader in readers:
-                reader.take_back(len(draft) - len(fresh) + 1)
-            tokens, passes = tokens + fresh, passes + len(readers)
-            done = pick.ends(tokens)
-            if done:
-                memory.learn(question, tokens)
-                while readers:
-                    readers.pop().leave(memory)
-            shown = text(tokens)
-            yield Step(tuple(tokens), shown if done else shown.rstrip(UNFINISHED), passes, done)
-    finally:
-        while readers:
-            readers.pop().give_back(memory)
 
 
 class _Pick:
@@ -179,26 +181,24 @@ class _Reader:
 
     What was read under an attention edit serves that edit only. One of the "answer" rows changes nothing
     before the prompt's last token: that is left out of what stays, and the rest is as if nothing had been
-    changed. memory: None for a model whose keys and values cannot be taken back.
+    changed.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, text_model: nn.Module, place: int, branch: Branch, memory: Memory | None
-    ) -> None:
-        self._model, self._text_model, self._branch = model, text_model, branch
+    def __init__(self, decoder: Decoder, place: int, branch: Branch, memory: Memory) -> None:
+        self._model, self._text_model, self._branch = decoder.model, decoder.text_model, branch
         self._rows = branch.embeddings()
         edit = branch.attention
         self._late = edit is not None and edit.rows == "answer"
         self._key = (place, None if self._late else edit, branch.image.start, branch.image.stop)
         self._reading: Reading | None = None
-        config = model.config.get_text_config()
-        if memory is None:
-            self._cache: GrowingCache | DynamicCache = DynamicCache(config=config)
-            self._unread: torch.Tensor | None = self._rows
+        self._cache: GrowingCache | DynamicCache
+        self._unread: torch.Tensor | None = self._rows
+        if not decoder.croppable:
+            self._cache = DynamicCache(config=decoder.config)
             return
         self._reading = memory.take(self._key, self._rows)
         if self._reading is None:
-            self._cache, self._unread = GrowingCache(config.num_hidden_layers), self._rows
+            self._cache = GrowingCache(decoder.config.num_hidden_layers)
         else:
             self._cache, self._unread = self._reading.cache, self._rows[len(self._reading.rows) :]
 

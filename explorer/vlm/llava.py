@@ -8,12 +8,13 @@ not run again for each edit. It knows nothing of neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import lru_cache, partial
 
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn.functional import linear
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from explorer.errors import ModelError
@@ -29,7 +30,7 @@ from explorer.vlm.base import (
     WordGradients,
     word_of,
 )
-from explorer.vlm.decode import Branch, decode, grown
+from explorer.vlm.decode import Branch, Decoder, grown
 from explorer.vlm.gradients import token_log_probs, word_gradients
 from explorer.vlm.grid import framing_of, grid_of
 from explorer.vlm.hooks import capture
@@ -67,6 +68,9 @@ class Llava:
         self.text_size = sum({id(weights): weights.numel() for weights in text}.values())
         self._framing = framing_of(processor.image_processor)
         self.preprocessing = f"{self._framing.words()}; {type(processor.image_processor).__name__}"
+        self._encoded = lru_cache(maxsize=32)(partial(_encode, processor.tokenizer))
+        self._text = partial(_text, processor.tokenizer)
+        self._decoder = Decoder(model, self._core.language_model, self._text)
 
     @property
     def vision_blocks(self) -> nn.ModuleList:
@@ -135,8 +139,7 @@ class Llava:
         if not asked:
             raise ModelError("nothing was asked; the first branch is the question itself")
         branches = [self._branch(one, max_new_tokens) for one in asked]
-        text_model = self._core.language_model
-        return decode(self.model, text_model, branches, max_new_tokens, choose, memory, self._text)
+        return self._decoder.decode(branches, max_new_tokens, choose, memory)
 
     def generate(
         self,
@@ -250,7 +253,7 @@ class Llava:
             raise ModelError(f"an answer of {max_new_tokens} tokens was asked for; ask for 1 or more")
         mark, repeats = self.processor.image_token, image_tokens or 0
         text = self.prompt_text(prompt, preface, image_tokens is not None).replace(mark, mark * repeats)
-        inputs = self.processor.tokenizer([text], return_tensors="pt", return_token_type_ids=False)
+        inputs = self._encoded(text)
         length, room = inputs["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
         if length + max_new_tokens > room:
             picture = "" if image_tokens is None else f" (the picture's {image_tokens} among them)"
@@ -258,7 +261,7 @@ class Llava:
                 f"the prompt is too long: {length} tokens{picture} and {max_new_tokens} new ones do not fit "
                 f"into the model's {room}"
             )
-        return dict(inputs.to(self.model.device))
+        return {name: value.to(self.model.device) for name, value in inputs.items()}
 
     def _branch(self, asked: Asked, max_new_tokens: int) -> Branch:
         """One branch of a generation, checked."""
@@ -306,8 +309,15 @@ class Llava:
         )
         return [self._text(row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 
-    def _text(self, tokens: list[int]) -> str:
-        return self.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, torch.Tensor]:
+    """Ids and mask [1, length] of a text."""
+    return dict(tokenizer([text], return_tensors="pt", return_token_type_ids=False))
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
+    """What people read of tokens."""
+    return tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
 def _longest_list(tower: nn.Module) -> nn.ModuleList:

@@ -24,7 +24,7 @@ READINGS_PER_KEY = 3
 """As many as are compared side by side: the untouched model, the SAE's reconstruction, the steered one."""
 
 READINGS = 6
-ANSWERS_PER_PROMPT = 4
+ANSWERS_PER_PROMPT = 8
 PROMPTS = 16
 WORTH_COPYING = 8
 """A reading is copied rather than written over if at least one row in so many would be lost."""
