@@ -1,0 +1,121 @@
+"""A session whose every word is linear in the picture, so that gradients, drops and flips are known exactly.
+
+One token per word. A word's log-probability is LEVEL plus the inner product of its weights [T, d] with the
+patches, minus that of the untouched picture; the answer holds the words whose score is above 0, in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from explorer.records import Box, Edit, Grid
+from explorer.sae import SAE, ActivationRule
+from explorer.session import View
+from explorer.steer import apply_edits
+from explorer.vlm import AnswerWord, WordGradients
+from explorer.vlm.memory import Memory
+
+ROWS, COLS, WIDTH, NEURONS = 2, 3, 5, 12
+WORDS = ("A", "table", "cake", "fork")
+LEVEL = -1.0
+
+
+def _sae() -> SAE:
+    draw = torch.Generator().manual_seed(3)
+    rows = torch.nn.functional.normalize(torch.randn(NEURONS, WIDTH, generator=draw), dim=1)
+    sae = SAE(rows.T, torch.zeros(NEURONS), rows, torch.zeros(WIDTH), ActivationRule("topk", k=3))
+    return sae.eval().requires_grad_(False)
+
+
+def make_view(sae: SAE, seed: int = 0) -> View:
+    """Six patches drawn at random, as the SAE sees them."""
+    hidden = torch.randn(ROWS * COLS, WIDTH, generator=torch.Generator().manual_seed(seed))
+    grid = Grid(ROWS, COLS, 30, 20, Box(0, 0, 30, 20))
+    codes = sae.encode_sparse(hidden)
+    image = Image.new("RGB", (30, 20))
+    return View(image, grid, 0.1, NEURONS, hidden, codes, torch.zeros(1, 3, 2, 2), Memory())
+
+
+class LinearSession:
+    """See above. always: the always-on neurons of its store (None: no store); batches: sizes asked."""
+
+    def __init__(self, always: tuple[int, ...] | None = None) -> None:
+        self.sae = _sae()
+        self.view = make_view(self.sae)
+        draw = torch.Generator().manual_seed(9)
+        self.weights = {
+            word.lower(): torch.randn(ROWS * COLS, WIDTH, generator=draw) for word in (*WORDS, "dog")
+        }
+        self.scores = {word.lower(): 0.5 for word in WORDS}
+        self.lvlm = SimpleNamespace(
+            default_prompt="Describe.",
+            answer_words=answer_words,
+            answer_tokens=lambda text: [0] * len(answer_words(text)),
+        )
+        self.store = None if always is None else SimpleNamespace()
+        self._always = always
+        self.batches: list[int] = []
+        self.prompts: list[str | None] = []
+
+    def always_on(self) -> tuple[int, ...]:
+        assert self._always is not None
+        return self._always
+
+    def moved(self, view: View, edits: Sequence[Edit], word: str) -> float:
+        """How far the edits move a word's log-probability."""
+        patches = apply_edits(view.hidden, view.codes, self.sae, edits, view.grid)
+        return float(
+            ((patches - view.hidden).double() * self.weights.get(word.lower(), torch.zeros(1)).double()).sum()
+        )
+
+    def answer(self, view: View, prompt: str | None = None, edits: Sequence[Edit] = (), **_: object) -> str:
+        said = [w for w in WORDS if self.scores[w.lower()] + self.moved(view, edits, w) > 0]
+        return " ".join(said) + "."
+
+    def answers(
+        self, asked: Sequence[tuple[View, Sequence[Edit]]], prompt: str | None = None, **_: object
+    ) -> list[str]:
+        self.batches.append(len(asked))
+        self.prompts.append(prompt)
+        return [self.answer(view, prompt, edits) for view, edits in asked]
+
+    def log_probs(
+        self, asked: Sequence[tuple[View, Sequence[Edit]]], prompt: str, answer: str, *, batch: int = 32
+    ) -> torch.Tensor:
+        self.batches.append(len(asked))
+        self.prompts.append(prompt)
+        words = [word.text for word in answer_words(answer)]
+        rows = [
+            [self.level(w, place) + self.moved(view, edits, w) for place, w in enumerate(words)]
+            for view, edits in asked
+        ]
+        return torch.tensor(rows, dtype=torch.float64).reshape(len(asked), len(words))
+
+    def level(self, word: str, place: int) -> float:
+        """The untouched log-probability of a word at a place: words that the answer lacks fit best at 2."""
+        return LEVEL if word in WORDS or place == 2 else 2 * LEVEL
+
+    def word_gradients(
+        self, view: View, prompt: str, answer: str, words: Sequence[AnswerWord]
+    ) -> WordGradients:
+        texts = [[word.text for word in answer_words(answer)][run.first : run.last] for run in words]
+        sums = torch.stack([sum(self.weights[w.lower()] for w in run) for run in texts])
+        return WordGradients(torch.tensor([LEVEL * len(run) for run in texts]), sums)
+
+    def dense(self) -> np.ndarray:
+        """The activations [T, F]."""
+        return self.sae.encode(self.view.hidden).numpy()
+
+
+def answer_words(text: str) -> list[AnswerWord]:
+    """Runs of letters, a token each."""
+    return [
+        AnswerWord(m.group(), m.start(), m.end(), i, i + 1)
+        for i, m in enumerate(re.finditer("[a-zA-Z]+", text))
+    ]
