@@ -44,10 +44,15 @@ def lvlm_of(tiny_lvlm_folder: Path) -> Callable[..., Llava]:
             bos_token_id=1,
             eos_token_id=2,
             pad_token_id=0,
+            tie_word_embeddings=False,
             **windows.get(family, {}),
         )
         config = transformers.LlavaConfig(
-            vision_config=known.vision_config, text_config=text, image_token_id=4, vision_feature_layer=-2
+            vision_config=known.vision_config,
+            text_config=text,
+            image_token_id=4,
+            vision_feature_layer=-2,
+            tie_word_embeddings=False,
         )
         config._attn_implementation = "eager" if family == "Gemma2" else attention
         with torch.random.fork_rng(devices=[]):
@@ -55,6 +60,8 @@ def lvlm_of(tiny_lvlm_folder: Path) -> Callable[..., Llava]:
             model = transformers.LlavaForConditionalGeneration(config)
             for parameter in model.model.multi_modal_projector.parameters():
                 parameter.data.normal_(0.0, 0.4)
+            model.lm_head.weight.data.normal_(0.0, 0.4)
+            model.lm_head.weight.data[:7] = 0.0  # no special tokens: the text goes on until the limit
         model.model.vision_tower.load_state_dict(vision.model.model.vision_tower.state_dict())
         return Llava(model, vision.processor, f"tiny-{family}@0")
 
