@@ -216,7 +216,7 @@ class SAE(nn.Module):
     @torch.no_grad()
     def decode_sparse(self, codes: SparseCodes, n_tokens: int) -> Tensor:
         """Vectors x_hat [n_tokens, d] of sparse activations, on their device; no dense [T, F] in between."""
-        return self.decode_change(codes, n_tokens) + self.b_dec.to(codes.values.device)
+        return self.decode_change(codes, n_tokens).add_(self.b_dec.to(codes.values.device))
 
     @torch.no_grad()
     def decode_change(self, change: SparseCodes, n_tokens: int) -> Tensor:

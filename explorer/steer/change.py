@@ -71,7 +71,7 @@ def pooled(
     dense = torch.zeros(n_neurons, dtype=torch.float64, device=codes.values.device)
     match pool:
         case "mean":
-            return dense.index_add_(0, codes.neurons, codes.values.double() / n_tokens)
+            return dense.index_add_(0, codes.neurons, codes.values.double()) / n_tokens
         case "max":
             return dense.scatter_reduce_(0, codes.neurons, codes.values.double(), "amax")
     raise EditError(f"unknown pool {pool!r}; use 'mean' or 'max'")

@@ -32,23 +32,19 @@ class Gauges(NamedTuple):
 def gauges(patches: Tensor, steered: Steered, codes: SparseCodes, sae: SAE) -> Gauges:
     """The gauges of patches [T, d] with activations `codes`, after an intervention."""
     h, after = patches.float(), steered.patches.float()
-    unexplained = h - sae.decode_sparse(codes, len(h)).to(h)
+    unexplained = sae.decode_sparse(codes, len(h)).to(h).neg_().add_(h)
     error = _product(unexplained, unexplained)
-    centred = h - h.mean(0)
-    left = error
-    if steered.patches is patches:
-        change = largest = 0.0
-    else:
-        moved = after - h
-        lengths, norms = moved.norm(dim=1), h.norm(dim=1).clamp_min(TINY)
-        change, largest = float(lengths.norm() / norms.norm()), float((lengths / norms).max())
-        left = left + _product(moved, unexplained)
+    work = h - h.mean(0)
+    spread = max(_product(work, work), TINY)
+    moved = torch.sub(after, h, out=work)
+    lengths, norms = moved.norm(dim=1), h.norm(dim=1).clamp_min(TINY)
+    left = error + _product(moved, unexplained)
     if steered.change is not None:
-        left = left - _product(steered.change.float(), unexplained)
+        left -= _product(steered.change.float(), unexplained)
     return Gauges(
-        change=change,
-        largest=largest,
-        error=error / max(_product(centred, centred), TINY),
+        change=float(lengths.norm() / norms.norm()),
+        largest=float((lengths / norms).max()),
+        error=error / spread,
         error_kept=left / error if error > 0 else 1.0,
     )
 
