@@ -219,7 +219,7 @@ def _attend(
             visit.seen(new[:, :, max(0, visit.first - start - first) :], origin)
     if not changes:
         return output, weights
-    mixed = _mix(new.to(value.dtype), value)
+    mixed = _mix(new, value.to(new.dtype)).to(query.dtype)
     if output is None:
         return mixed, new.to(query.dtype)
     if weights is not None:
@@ -236,11 +236,11 @@ def _usual(module: nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor 
 def _scores(query: torch.Tensor, key: torch.Tensor, settings: dict[str, object]) -> torch.Tensor:
     """Scaled and capped scores [B, H, R, K], in float32 or finer, of queries [B, H, R, d]."""
     batch, heads, rows, size = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, size)
-    scores = (grouped @ key.transpose(2, 3)).reshape(batch, heads, rows, -1)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    grouped = query.reshape(batch, key.shape[1], -1, size).to(wide)
+    scores = (grouped @ key.to(wide).transpose(2, 3)).reshape(batch, heads, rows, -1)
     scaling, cap = settings.get("scaling"), settings.get("softcap")
     scores = scores * (size**-0.5 if scaling is None else scaling)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return scores if cap is None else torch.tanh(scores / cap) * cap
 
 

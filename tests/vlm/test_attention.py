@@ -176,6 +176,18 @@ def test_rows_written_out_are_those_of_the_model(family: str, rows: str, ids: to
             assert float((found - plain).abs().max()) <= tolerance * float(plain.abs().max())
 
 
+def test_rows_written_out_are_no_coarser_in_half_precision(ids: torch.Tensor) -> None:
+    model = make("Llama")
+    exact = model(ids).logits
+    for kind in (torch.bfloat16, torch.float16):
+        model = make("Llama").to(kind)
+        plain = model(ids).logits
+        with changed_attention(model.model, AttentionEdit((0, 4), "text", 1e-30), IMAGE, LAST):
+            found = model(ids).logits
+        assert found.dtype == kind
+        assert float((found - exact).abs().mean()) < 1.2 * float((plain - exact).abs().mean())
+
+
 def test_eager_and_sdpa_are_changed_alike(ids: torch.Tensor) -> None:
     for edit in EDITS:
         found = []
