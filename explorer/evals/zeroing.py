@@ -1,0 +1,267 @@
+"""What is lost when neurons are set to zero: `python -m explorer.evals.zeroing`.
+
+The experiment of Table 1 of Contrastive Neuron Steering (arXiv 2602.00621) on unseen drawn scenes: yes/no
+questions and captions with the always-on neurons of each picture at zero, with its image-specific ones, and
+with as many at random. What the paper leaves open is measured in each reading: top-20 of the whole picture
+or of each patch; random among all neurons or among those that fire; the SAE's reconstruction in the place
+of the patches, as in the paper, or the change alone, which keeps what the SAE does not explain.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from explorer.errors import ExplorerError
+from explorer.evals.command import run_command
+from explorer.evals.comparison import Asked, Said, questions_of, tallies
+from explorer.evals.scores import Interval, difference, intervals
+from explorer.records import Edit
+from explorer.session import Session, View
+from explorer.world import Scene, draw
+
+Which = Literal["none", "always_on", "image_specific", "random", "random_firing"]
+Scope = Literal["image", "patch"]
+ANSWER_TOKENS, CAPTION_TOKENS = 4, 64
+SETS: tuple[Which, ...] = ("always_on", "image_specific", "random", "random_firing")
+PAPER = {
+    "none": (84.63, 84.99),
+    "always_on": (84.68, 85.08),
+    "image_specific": (63.08, 57.36),
+    "random": (84.31, 84.65),
+}
+"""Accuracy and F1 in the paper's Table 1: POPE on COCO (random), LLaVA-1.5, k = 20."""
+
+
+@dataclass(frozen=True)
+class ZeroingConfig:
+    """The scenes, the sets of neurons, and the model."""
+
+    scenes: int = 200
+    """unseen ordinary scenes"""
+    first_seed: int = 20_000
+    """seed of the first scene"""
+    k: int = 20
+    """how many of the strongest neurons are a picture's, or a patch's, own"""
+    min_frequency: float = 1.0
+    """always-on neurons are in the top-20 of at least this share of the indexed images"""
+    scopes: tuple[Scope, ...] = ("image", "patch")
+    """whether the top k are those of the whole picture or of each patch"""
+    captions: bool = True
+    """caption the pictures too"""
+    seed: int = 0
+    """of the random sets"""
+    model: str | None = None
+    """folder or hub name of the model; none: the embedded one"""
+    sae: str | None = None
+    """file of the SAE; none: the embedded one"""
+    store: str | None = None
+    """folder of the store; none: the embedded one"""
+    out: Path | None = None
+    """file that the report is written to as well"""
+
+    def __post_init__(self) -> None:
+        if self.scenes < 1 or self.k < 1:
+            raise ExplorerError(f"{self.scenes} scenes and the {self.k} strongest: both must be 1 or more")
+        if not self.scopes:
+            raise ExplorerError("name at least one scope: image, patch")
+
+
+class Condition(NamedTuple):
+    """One way to ask. which: the neurons at zero; scope: whose top k; replace: feed the reconstruction."""
+
+    which: Which = "none"
+    scope: Scope | None = None
+    replace: bool = False
+
+
+class Chosen(NamedTuple):
+    """A set of neurons at zero in one picture. share: what they had of the sum of all activations."""
+
+    edits: tuple[Edit, ...]
+    share: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The scores under one condition.
+
+    form: "replace" or "keep error"; neurons: that were set to zero, share: of the activations, both means
+    over scenes; scores: by what was asked ("caption", a choice of the absent object, or "all" of these);
+    accuracy_change: over all questions, against the same form with no neuron at zero.
+    """
+
+    which: Which
+    scope: Scope | None
+    form: str
+    neurons: float
+    share: float
+    scores: dict[str, dict[str, Interval]]
+    accuracy_change: Interval
+    paper_accuracy_f1: tuple[float, float] | None
+
+
+def conditions(scopes: Sequence[Scope]) -> list[Condition]:
+    """All ways to ask, the two without a neuron at zero first."""
+    forms = (False, True)
+    return [Condition(replace=replace) for replace in forms] + [
+        Condition(which, scope, replace) for replace in forms for scope in scopes for which in SETS
+    ]
+
+
+def chosen(
+    view: View, condition: Condition, always_on: Sequence[int], k: int, rng: np.random.Generator
+) -> Chosen:
+    """The neurons of a set in a picture, each at zero on the patches where it fires and belongs to the set.
+
+    "image": of the k strongest over the picture those that are always on, or those that are not; random ones
+    are as many as the latter, from outside the k. "patch": the same at every patch by itself. Neurons that
+    do not fire are zero as they are, and need no edit.
+    """
+    if condition.which == "none":
+        return Chosen((), 0.0)
+    tokens, neurons, values = (part.numpy() for part in view.codes)
+    top, always = _among_strongest(view, condition.scope, k), np.isin(neurons, list(always_on))
+    match condition.which:
+        case "always_on":
+            zero = top & always
+        case "image_specific":
+            zero = top & ~always
+        case _:
+            units = np.zeros_like(tokens) if condition.scope == "image" else tokens
+            everyone = np.arange(view.n_neurons) if condition.which == "random" else None
+            zero = np.zeros(len(tokens), dtype=bool)
+            for unit in np.unique(units):
+                here = units == unit
+                count = len(np.unique(neurons[here & top & ~always]))
+                rest = np.setdiff1d(neurons[here] if everyone is None else everyone, neurons[here & top])
+                zero |= here & np.isin(neurons, rng.choice(rest, min(count, len(rest)), replace=False))
+    edits = tuple(_silenced(view, int(n), tokens[zero & (neurons == n)]) for n in np.unique(neurons[zero]))
+    return Chosen(edits, float(values[zero].sum() / max(values.sum(), 1e-12)))
+
+
+def _among_strongest(view: View, scope: Scope | None, k: int) -> np.ndarray:
+    """For each activation, whether its neuron is one of the k strongest of the picture, or of its patch."""
+    tokens, neurons, values = (part.numpy() for part in view.codes)
+    if scope == "image":
+        return np.isin(neurons, [activation.neuron for activation in view.top(k)])
+    order = np.lexsort((-values, tokens))
+    top = np.zeros(len(tokens), dtype=bool)
+    top[order] = np.arange(len(tokens)) - np.searchsorted(tokens, tokens[order]) < k
+    return top
+
+
+def _silenced(view: View, neuron: int, patches: np.ndarray) -> Edit:
+    mask = np.zeros(view.grid.rows * view.grid.cols, dtype=bool)
+    mask[patches] = True
+    return Edit(neuron, 0.0, "set", mask.reshape(view.grid.rows, view.grid.cols))
+
+
+class Heard(NamedTuple):
+    """Everything said under one condition, and how much of each scene was at zero."""
+
+    said: list[Said]
+    neurons: list[int]
+    shares: list[float]
+
+
+def ask(
+    session: Session, scenes: Sequence[Scene], config: ZeroingConfig, always_on: Sequence[int]
+) -> dict[Condition, Heard]:
+    """Ask about every scene, all conditions of one form in one batch."""
+    ways = conditions(config.scopes)
+    heard = {way: Heard([], [], []) for way in ways}
+    tasks = ("captions", "questions") if config.captions else ("questions",)
+    for scene in scenes:
+        view = session.look(scene.image)
+        sets = {
+            way: chosen(view, way, always_on, config.k, np.random.default_rng([config.seed, scene.seed]))
+            for way in ways
+        }
+        for way, found in sets.items():
+            heard[way].neurons.append(len(found.edits))
+            heard[way].shares.append(found.share)
+        asked = questions_of(scene, session.lvlm.default_prompt, tasks)
+        texts = {
+            prompt: _answers(session, view, sets, one) for prompt, one in {q.prompt: q for q in asked}.items()
+        }
+        for way in ways:
+            name = "+".join(map(str, way))
+            heard[way].said.extend(Said(name, "greedy", scene, one, texts[one.prompt][way]) for one in asked)
+    return heard
+
+
+def _answers(
+    session: Session, view: View, sets: dict[Condition, Chosen], asked: Asked
+) -> dict[Condition, str]:
+    """The answers to one prompt under each condition."""
+    longest = CAPTION_TOKENS if asked.truth is None else ANSWER_TOKENS
+    found: dict[Condition, str] = {}
+    for replace in (False, True):
+        ways = [way for way in sets if way.replace is replace]
+        batch = [(view, sets[way].edits) for way in ways]
+        found.update(zip(ways, session.answers(batch, asked.prompt, replace, longest), strict=True))
+    return found
+
+
+def outcomes(heard: dict[Condition, Heard]) -> list[Outcome]:
+    """The scores under every condition with their intervals."""
+    counted = {way: tallies(found.said) for way, found in heard.items()}
+    return [
+        Outcome(
+            way.which,
+            way.scope,
+            "replace" if way.replace else "keep error",
+            float(np.mean(found.neurons)),
+            float(np.mean(found.shares)),
+            {what: intervals(scores) for what, scores in counted[way].items()},
+            difference(
+                counted[way]["all"]["accuracy"], counted[Condition(replace=way.replace)]["all"]["accuracy"]
+            ),
+            PAPER.get(way.which),
+        )
+        for way, found in heard.items()
+    ]
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """The outcomes for people, in Markdown; shares in per cent."""
+    heads = "form, top-k of, at zero, neurons, activation, accuracy, F1, yes, paper, false objects, recall"
+    lines = ["| " + heads.replace(", ", " | ") + " |", "| --- " * len(heads.split(", ")) + "|"]
+    for one in found:
+        scores, captions = one.scores["all"], one.scores.get("captions")
+        paper = "" if one.paper_accuracy_f1 is None else "{:.2f} / {:.2f}".format(*one.paper_accuracy_f1)
+        cells = [one.form, one.scope or "", one.which, f"{one.neurons:.1f}", f"{100 * one.share:.1f}"]
+        cells += [_percent(scores["accuracy"]), _percent(scores["f1"])]
+        cells += [f"{100 * scores['yes_ratio'].value:.1f}", paper]
+        cells += [_percent(captions[name]) if captions else "" for name in ("chair_i", "recall")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(score: Interval) -> str:
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def run(config: ZeroingConfig) -> dict[str, Any]:
+    """All figures of one configuration; the table goes to the standard error stream as well."""
+    session = Session.open(config.model, config.sae, config.store)
+    always_on = session.always_on(config.min_frequency)
+    scenes = [draw(config.first_seed + i) for i in range(config.scenes)]
+    found = outcomes(ask(session, scenes, config, always_on))
+    print(table(found), file=sys.stderr)
+    return {"config": config, "always_on": always_on, "outcomes": found}
+
+
+def main() -> int:
+    """The command."""
+    return run_command(ZeroingConfig, run, "python -m explorer.evals.zeroing", __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
