@@ -8,7 +8,7 @@ from explorer.steer.change import change_ratio, image_level, patch_level, pooled
 from explorer.steer.contrast import Contrast
 from explorer.steer.decoding import Decoding
 from explorer.steer.gauges import Gauges, gauges
-from explorer.steer.intervention import Intervention, Steered, apply_edits, intervene
+from explorer.steer.intervention import Intervention, Steered, intervene
 from explorer.steer.noise import STEPS, Mixture, noisy_pixels, signal_and_noise
 from explorer.steer.ranges import RangeEdit, fitted_range
 from explorer.steer.scores import cfg_scores, m3id_scores, vcd_scores, warped
@@ -23,7 +23,6 @@ __all__ = [
     "Mixture",
     "RangeEdit",
     "Steered",
-    "apply_edits",
     "cfg_scores",
     "change_ratio",
     "fitted_range",

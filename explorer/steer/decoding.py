@@ -25,6 +25,9 @@ ALPHA = {"vcd": 1.0, "icd": 1.0, "pai": 0.2}
 """The defaults of alpha: weight of the contrast (VCD, ICD), gain of the picture's attention (PAI)."""
 
 DISTURBANCE = "You are a confused objects detector to provide a fuzzy overview or impression of the image."
+COLDEST = 1e-6
+"""Below this temperature sampling is greedy: scores would not be finite."""
+
 PUBLISHED_LAYERS = 32
 """Of the language model that PAI and VAF give their layers for (LLaVA-1.5-7B)."""
 
@@ -138,12 +141,12 @@ class Decoding:
 
     def choose(self) -> Choose | None:
         """Picks a token from the logits of the branches of `asked`; None for the likeliest of the first."""
-        if self.temperature == 0 and self.method in ("plain", "vaf"):
+        if self.temperature < COLDEST and self.method in ("plain", "vaf"):
             return None
 
         def choose(logits: Sequence[Tensor], place: int) -> int:
             found = self.scores(logits, place)
-            if self.temperature == 0:
+            if self.temperature < COLDEST:
                 return int(found.argmax())
             return scores.sampled(
                 scores.warped(found, self.temperature, self.top_k, self.top_p), self.seed, place

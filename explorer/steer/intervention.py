@@ -91,13 +91,6 @@ def intervene(
     return Steered(base + change, change)
 
 
-def apply_edits(
-    hidden: Tensor, codes: SparseCodes, sae: SAE, edits: Sequence[Edit], grid: Grid, replace: bool = False
-) -> Tensor:
-    """The edited patches [T, d] of `hidden` [T, d]: `intervene` with edits alone."""
-    return intervene(hidden, codes, sae, grid, Intervention(tuple(edits), None, replace)).patches
-
-
 def _difference(
     codes: SparseCodes, moved: SparseCodes | None, edits: Sequence[Edit | RangeEdit], n_tokens: int
 ) -> SparseCodes | None:

@@ -17,7 +17,7 @@ from PIL import Image
 from explorer.records import Box, Edit, Grid
 from explorer.sae import SAE, ActivationRule
 from explorer.session import View
-from explorer.steer import apply_edits
+from explorer.steer import Intervention, intervene
 from explorer.vlm import AnswerWord, WordGradients
 from explorer.vlm.memory import Memory
 
@@ -69,7 +69,8 @@ class LinearSession:
 
     def moved(self, view: View, edits: Sequence[Edit], word: str) -> float:
         """How far the edits move a word's log-probability."""
-        patches = apply_edits(view.hidden, view.codes, self.sae, edits, view.grid)
+        asked = Intervention(tuple(edits))
+        patches = intervene(view.hidden, view.codes, self.sae, view.grid, asked).patches
         return float(
             ((patches - view.hidden).double() * self.weights.get(word.lower(), torch.zeros(1)).double()).sum()
         )

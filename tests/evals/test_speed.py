@@ -16,7 +16,7 @@ from explorer.evals.sliding import Move, changed_words, drag, random_moves, summ
 from explorer.evals.speed import SHAPES, SpeedConfig, by_outcome, random_sae
 from explorer.records import Edit
 from explorer.session import Session
-from explorer.steer import apply_edits
+from explorer.steer import Intervention, intervene
 from explorer.vlm.synthetic import SPECIAL, Shape, random_llava
 from explorer.world import draw
 
@@ -71,7 +71,8 @@ def test_the_hook_changes_what_the_session_changes(session: Session, hooked: Hoo
     ]
     place = session.lvlm.patch_slice
     expected = view.hidden.clone()
-    expected[place] = apply_edits(view.hidden[place], view.codes, session.sae, edits, view.grid)
+    asked = Intervention(tuple(edits))
+    expected[place] = intervene(view.hidden[place], view.codes, session.sae, view.grid, asked).patches
     found = hooked.changed(view.hidden[None], edits)[0]
     assert torch.allclose(found, expected, atol=1e-4) and not torch.equal(found, view.hidden)
     assert torch.equal(hooked.changed(view.hidden[None], [])[0], view.hidden)

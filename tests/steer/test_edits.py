@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from explorer.errors import EditError
 from explorer.records import Box, Edit, Grid
 from explorer.sae import SAE, ActivationRule
-from explorer.steer import apply_edits
+from explorer.steer import Intervention, intervene
 
 ROWS, COLS, WIDTH, NEURONS = 3, 4, 6, 24
 GRID = Grid(ROWS, COLS, 40, 30, Box(0, 0, 40, 30))
@@ -34,6 +34,11 @@ SAE_ = make_sae()
 HIDDEN = make_patches()
 CODES = SAE_.encode_sparse(HIDDEN)
 Z = SAE_.encode(HIDDEN)
+
+
+def edited(edits: list[Edit], replace: bool = False, sae: SAE = SAE_) -> torch.Tensor:
+    """The patches after the edits."""
+    return intervene(HIDDEN, CODES, sae, GRID, Intervention(tuple(edits), replace=replace)).patches
 
 
 def oracle(edits: list[Edit]) -> torch.Tensor:
@@ -68,8 +73,8 @@ one_edit = st.builds(
 @given(st.lists(one_edit, max_size=6))
 def test_edits_match_the_dense_oracle(edits: list[Edit]) -> None:
     before, z = HIDDEN.clone(), oracle(edits)
-    kept = apply_edits(HIDDEN, CODES, SAE_, edits, GRID)
-    replaced = apply_edits(HIDDEN, CODES, SAE_, edits, GRID, replace=True)
+    kept = edited(edits)
+    replaced = edited(edits, replace=True)
     size = max(1.0, float(z.abs().max()))
     assert torch.allclose(kept, HIDDEN + (z - Z) @ SAE_.W_dec, atol=1e-5 * size)
     assert torch.allclose(replaced, SAE_.decode(z), atol=1e-5 * size)
@@ -81,8 +86,8 @@ def test_edits_match_the_dense_oracle(edits: list[Edit]) -> None:
 def test_only_the_order_within_a_neuron_matters(edits: list[Edit], order: list[int]) -> None:
     apart = [Edit(i, edit.value, edit.mode, edit.patches) for i, edit in enumerate(edits)]
     mixed = [apart[i] for i in order if i < len(apart)]
-    here = apply_edits(HIDDEN, CODES, SAE_, apart, GRID)
-    assert torch.allclose(here, apply_edits(HIDDEN, CODES, SAE_, mixed, GRID), atol=1e-4)
+    here = edited(apart)
+    assert torch.allclose(here, edited(mixed), atol=1e-4)
 
 
 def test_no_change_is_the_same_tensor() -> None:
@@ -98,24 +103,24 @@ def test_no_change_is_the_same_tensor() -> None:
     if silent is not None:
         cases += [[Edit(silent, -30.0, "set", "active")], [Edit(silent, 5.0, "scale")], [Edit(silent, 0.0)]]
     for edits in cases:
-        assert apply_edits(HIDDEN, CODES, SAE_, edits, GRID) is HIDDEN
+        assert edited(edits) is HIDDEN
 
 
 def test_replace_without_edits_is_the_reconstruction() -> None:
-    assert torch.allclose(apply_edits(HIDDEN, CODES, SAE_, [], GRID, replace=True), SAE_(HIDDEN), atol=1e-5)
+    assert torch.allclose(edited([], replace=True), SAE_(HIDDEN), atol=1e-5)
 
 
 def test_edits_of_one_neuron_compose_in_order() -> None:
-    set_then_add = apply_edits(HIDDEN, CODES, SAE_, [Edit(2, 4.0), Edit(2, 3.0, "add")], GRID)
-    add_then_set = apply_edits(HIDDEN, CODES, SAE_, [Edit(2, 3.0, "add"), Edit(2, 4.0)], GRID)
-    assert torch.allclose(set_then_add, apply_edits(HIDDEN, CODES, SAE_, [Edit(2, 7.0)], GRID), atol=1e-5)
-    assert torch.allclose(add_then_set, apply_edits(HIDDEN, CODES, SAE_, [Edit(2, 4.0)], GRID), atol=1e-5)
+    set_then_add = edited([Edit(2, 4.0), Edit(2, 3.0, "add")])
+    add_then_set = edited([Edit(2, 3.0, "add"), Edit(2, 4.0)])
+    assert torch.allclose(set_then_add, edited([Edit(2, 7.0)]), atol=1e-5)
+    assert torch.allclose(add_then_set, edited([Edit(2, 4.0)]), atol=1e-5)
 
 
 def test_a_mask_moves_its_patches_only_and_along_the_direction_only() -> None:
     mask = np.zeros((ROWS, COLS), dtype=bool)
     mask[1, 2] = mask[2, 0] = True
-    moved = apply_edits(HIDDEN, CODES, SAE_, [Edit(9, -30.0, "set", mask[:, ::1])], GRID) - HIDDEN
+    moved = edited([Edit(9, -30.0, "set", mask[:, ::1])]) - HIDDEN
     assert moved.abs().sum(dim=1).bool().tolist() == mask.ravel().tolist()
     for patch in np.flatnonzero(mask):
         assert torch.allclose(moved[patch], (-30.0 - Z[patch, 9]) * SAE_.W_dec[9], atol=1e-4)
@@ -123,15 +128,15 @@ def test_a_mask_moves_its_patches_only_and_along_the_direction_only() -> None:
 
 def test_a_mask_that_is_a_view_of_another_array() -> None:
     mask = np.random.default_rng(0).random((COLS, ROWS)) < 0.5
-    turned = apply_edits(HIDDEN, CODES, SAE_, [Edit(1, 9.0, "set", mask.T[::-1])], GRID)
-    copied = apply_edits(HIDDEN, CODES, SAE_, [Edit(1, 9.0, "set", mask.T[::-1].copy())], GRID)
+    turned = edited([Edit(1, 9.0, "set", mask.T[::-1])])
+    copied = edited([Edit(1, 9.0, "set", mask.T[::-1].copy())])
     assert torch.equal(turned, copied)
 
 
 def test_active_means_active_in_the_untouched_picture() -> None:
     neuron = int((Z > 0).sum(0).argmax())
     edits = [Edit(neuron, -8.0), Edit(neuron, 5.0, "add", "active")]
-    change = apply_edits(HIDDEN, CODES, SAE_, edits, GRID) - HIDDEN
+    change = edited(edits) - HIDDEN
     expected = torch.where(Z[:, neuron] > 0, -3.0, -8.0) - Z[:, neuron]
     assert torch.allclose(change, expected[:, None] * SAE_.W_dec[neuron], atol=1e-4)
 
@@ -139,17 +144,17 @@ def test_active_means_active_in_the_untouched_picture() -> None:
 @pytest.mark.parametrize("mask_shape", [(COLS, ROWS), (ROWS, COLS + 1), (1, 1)])
 def test_a_mask_of_another_shape_is_refused(mask_shape: tuple[int, int]) -> None:
     with pytest.raises(EditError, match="the picture 3 x 4"):
-        apply_edits(HIDDEN, CODES, SAE_, [Edit(0, 1.0, "set", np.ones(mask_shape, dtype=bool))], GRID)
+        edited([Edit(0, 1.0, "set", np.ones(mask_shape, dtype=bool))])
 
 
 def test_unknown_neurons_and_absurd_values_are_refused() -> None:
     with pytest.raises(EditError, match="no neuron 24: this SAE has 24"):
-        apply_edits(HIDDEN, CODES, SAE_, [Edit(0, 1.0), Edit(NEURONS, 1.0)], GRID)
+        edited([Edit(0, 1.0), Edit(NEURONS, 1.0)])
     with pytest.raises(EditError, match="outside"):
-        apply_edits(HIDDEN, CODES, SAE_, [Edit(0, 1e300)], GRID)
+        edited([Edit(0, 1e300)])
 
 
 def test_a_trainable_sae_gives_a_result_without_gradient() -> None:
     sae = make_sae().requires_grad_(True)
-    assert not apply_edits(HIDDEN, CODES, sae, [Edit(0, 5.0)], GRID).requires_grad
-    assert not apply_edits(HIDDEN, CODES, sae, [Edit(0, 5.0)], GRID, replace=True).requires_grad
+    assert not edited([Edit(0, 5.0)], False, sae).requires_grad
+    assert not edited([Edit(0, 5.0)], True, sae).requires_grad
