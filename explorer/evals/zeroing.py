@@ -205,7 +205,8 @@ def _answers(
     for replace in (False, True):
         ways = [way for way in sets if way.replace is replace]
         batch = [(view, sets[way].edits) for way in ways]
-        found.update(zip(ways, session.answers(batch, asked.prompt, replace, longest), strict=True))
+        texts = session.answers(batch, asked.prompt, replace=replace, max_new_tokens=longest)
+        found.update(zip(ways, texts, strict=True))
     return found
 
 

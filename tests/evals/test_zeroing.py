@@ -26,8 +26,10 @@ from explorer.evals.zeroing import (
     table,
 )
 from explorer.records import Box, Edit, Grid
-from explorer.sae import SparseCodes
-from explorer.session import View
+from explorer.sae import SparseCodes, load_sae
+from explorer.session import Session, View
+from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
+from explorer.vlm import open_lvlm
 from explorer.world import draw, mentions
 
 NEURONS, ROWS, COLS, K = 60, 3, 4, 5
@@ -145,8 +147,10 @@ class FakeSession:
         assert share == 0.75
         return ALWAYS
 
-    def answers(self, asked: Sequence[tuple], prompt: str, replace: bool, longest: int) -> list[str]:
-        self.batches.append((len(asked), prompt, replace, longest))
+    def answers(
+        self, asked: Sequence[tuple], prompt: str, *, replace: bool, max_new_tokens: int
+    ) -> list[str]:
+        self.batches.append((len(asked), prompt, replace, max_new_tokens))
         return [self._answer(edits, prompt, replace) for _, edits in asked]
 
     def _answer(self, edits: Sequence[Edit], prompt: str, replace: bool) -> str:
@@ -204,6 +208,20 @@ def test_the_scores_are_those_of_a_model_whose_every_answer_is_known(fake: FakeS
     assert found["image_specific", "patch", "replace"].share == pytest.approx(
         pick(view, "image_specific", "patch").share
     )
+
+
+def test_a_real_model_goes_blind_without_its_own_neurons() -> None:
+    session = Session(open_lvlm(EMBEDDED_MODEL), load_sae(EMBEDDED_SAE))
+    scene, config = draw(40_000), ZeroingConfig(scopes=("patch",), captions=False)
+    heard = ask(session, [scene], config, ())
+    plain, blind = heard[Condition()], heard[Condition("image_specific", "patch", True)]
+    truth = [(one.answer == "Yes.") is one.asked.truth for one in plain.said]
+    assert len(truth) == 6 and all(truth)
+    assert [one.answer for one in blind.said] != [one.answer for one in plain.said]
+    assert [one.answer for one in heard[Condition("always_on", "patch")].said] == [
+        one.answer for one in plain.said
+    ]
+    assert blind.shares[0] > 0.9 and plain.shares == [0.0]
 
 
 def test_the_table_has_a_line_for_every_condition(fake: FakeSession) -> None:
