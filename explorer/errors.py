@@ -26,7 +26,8 @@ class StoreError(ExplorerError):
 
 
 class EditError(ExplorerError):
-    """An edit that names an unknown neuron, a value that is not finite, or a mask that does not fit."""
+    """An intervention or analysis of an unknown neuron, with a number outside its limits, or a mask that
+    does not fit."""
 
 
 class SourceError(ExplorerError):

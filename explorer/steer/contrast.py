@@ -45,7 +45,8 @@ class Contrast:
     def __post_init__(self) -> None:
         object.__setattr__(self, "step", whole("the noise step", self.step, 0, STEPS - 1))
         object.__setattr__(self, "seed", seed("the noise seed", self.seed))
-        number("the strength", self.strength, -LARGEST_STRENGTH, LARGEST_STRENGTH)
+        strength = number("the strength", self.strength, -LARGEST_STRENGTH, LARGEST_STRENGTH)
+        object.__setattr__(self, "strength", strength)
         number("the frequency of always-on neurons", self.min_frequency, 0.0, 1.0, above=True)
 
 

@@ -25,6 +25,9 @@ ALPHA = {"vcd": 1.0, "icd": 1.0, "pai": 0.2}
 """The defaults of alpha: weight of the contrast (VCD, ICD), gain of the picture's attention (PAI)."""
 
 DISTURBANCE = "You are a confused objects detector to provide a fuzzy overview or impression of the image."
+LARGEST = 100.0
+"""Largest weight, factor, gamma and temperature that anybody can mean."""
+
 COLDEST = 1e-6
 """Below this temperature sampling is greedy: scores would not be finite."""
 
@@ -68,15 +71,12 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise EditError(f"unknown decoding {self.method!r}; use one of {', '.join(get_args(Method))}")
-        if self.alpha is not None:
-            number("alpha", self.alpha, 0.0, 100.0)
-        number("beta", self.beta, 0.0, 1.0)
-        number("the temperature", self.temperature, 0.0, 100.0)
+        limits = dict(beta=1.0, temperature=LARGEST, decay=10.0, gamma=LARGEST)
+        limits |= dict(image_factor=LARGEST, system_factor=LARGEST)
+        limits |= {} if self.alpha is None else {"alpha": LARGEST}
+        for name, high in limits.items():
+            object.__setattr__(self, name, number(name, getattr(self, name), 0.0, high))
         number("top_p", self.top_p, 0.0, 1.0, above=True)
-        number("decay", self.decay, 0.0, 10.0)
-        number("gamma", self.gamma, 0.0, 100.0)
-        number("image_factor", self.image_factor, 0.0, 100.0)
-        number("system_factor", self.system_factor, 0.0, 100.0)
         object.__setattr__(self, "top_k", whole("top_k", self.top_k, 0))
         object.__setattr__(self, "seed", seed("the seed", self.seed))
         object.__setattr__(self, "step", whole("the noise step", self.step, 0, STEPS - 1))

@@ -82,6 +82,7 @@ def intervene(
     if intervention.contrast is not None:
         if noisy is None:
             raise EditError("a contrast needs the noisy picture's activations; look at it with noise first")
+        assert not len(noisy.tokens) or noisy.tokens[-1] < len(patches), "noise on another picture"
         moved = contrasted(codes, noisy, intervention.contrast, sae.n_neurons, always_on)
     difference = _difference(codes, moved, intervention.edits, len(patches))
     base = sae.decode_sparse(codes, len(patches)).to(patches) if intervention.replace else patches
