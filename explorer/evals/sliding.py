@@ -27,8 +27,13 @@ TOP = 20
 
 
 class Move(NamedTuple):
-    """One move on both sides. words: of the caption before that it changes; before: its tokens."""
+    """One move on both sides.
 
+    region: where its edits act, "everywhere", "active" (where each neuron fires) or "seen" (where a concept
+    is seen); words: of the caption before that it changes; before: that caption's tokens.
+    """
+
+    region: str
     words: int
     before: tuple[int, ...]
     baseline: Timed
@@ -84,7 +89,15 @@ def timed(
     ours = slide(session, view, edits, hooked.max_new_tokens) if ours_first else None
     baseline = hooked.answer(inputs, edits)
     ours = ours or slide(session, view, edits, hooked.max_new_tokens)
-    return Move(changed_words(hooked.text(before), hooked.text(ours.tokens)), before, baseline, ours)
+    words = changed_words(hooked.text(before), hooked.text(ours.tokens))
+    return Move(region_of(edits[0]), words, before, baseline, ours)
+
+
+def region_of(edit: Edit) -> str:
+    """Where an edit acts, in a word."""
+    if edit.patches is None:
+        return "everywhere"
+    return edit.patches if isinstance(edit.patches, str) else "seen"
 
 
 def random_edits(

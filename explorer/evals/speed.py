@@ -109,7 +109,7 @@ def embedded(config: SpeedConfig) -> dict:
         found = [
             move for image in images for move in random_moves(session, hooked, image, config.moves, span, rng)
         ]
-        report["moves"] = by_outcome(found)
+        report |= {"moves": by_outcome(found), "moves_by_region": by_region(found)}
     if "drag" in config.parts:
         found = [
             move
@@ -143,6 +143,7 @@ def large(config: SpeedConfig) -> dict:
         "text_weights": lvlm.text_size,
         "neurons": config.neurons,
         "moves": by_outcome(moves),
+        "moves_by_region": by_region(moves),
         "drag": by_outcome(dragged),
     }
 
@@ -156,6 +157,12 @@ def by_outcome(moves: Sequence[Move]) -> dict:
         "more": [move for move in moves if move.words > 2],
     }
     return {name: summary(chosen) for name, chosen in kinds.items() if chosen}
+
+
+def by_region(moves: Sequence[Move]) -> dict:
+    """The same by where the edits act: what comes before the first edited patch is not read again."""
+    regions = sorted({move.region for move in moves})
+    return {region: by_outcome([move for move in moves if move.region == region]) for region in regions}
 
 
 def run(config: SpeedConfig) -> dict:

@@ -13,7 +13,7 @@ from explorer.errors import ExplorerError
 from explorer.evals import speed
 from explorer.evals.hooked import Hooked, Timed, slide
 from explorer.evals.sliding import Move, changed_words, drag, random_moves, summary
-from explorer.evals.speed import SHAPES, SpeedConfig, by_outcome, random_sae
+from explorer.evals.speed import SHAPES, SpeedConfig, by_outcome, by_region, random_sae
 from explorer.records import Edit
 from explorer.session import Session
 from explorer.steer import Intervention, intervene
@@ -95,6 +95,8 @@ def test_random_moves_and_drags_give_the_same_tokens_on_both_sides(session: Sess
     assert len(moves) == 6 and len(dragged) == 5
     assert all(move.ours.tokens == move.baseline.tokens for move in [*moves, *dragged])
     assert any(move.words for move in moves)
+    assert {move.region for move in moves} == {"everywhere", "active"}
+    assert {move.region for move in dragged} == {"everywhere"}
     assert all(move.before == moves[0].before for move in moves)
     assert [move.before for move in dragged[1:]] == [move.ours.tokens for move in dragged[:-1]]
 
@@ -118,15 +120,18 @@ def made(words: int, ours: float, baseline: float, agree: bool = True) -> Move:
     """A move whose second token changes, at half the time."""
     tokens = (1, 9) if words else (1, 2)
     mine = Timed(tokens, (ours / 4, ours / 2), ours, 1)
-    return Move(
-        words, (1, 2), Timed(tokens if agree else (7,), (baseline / 4, baseline / 2), baseline, 2), mine
-    )
+    theirs = Timed(tokens if agree else (7,), (baseline / 4, baseline / 2), baseline, 2)
+    return Move("seen" if words else "active", words, (1, 2), theirs, mine)
 
 
 def test_the_summary_is_of_medians() -> None:
     moves = [made(0, 0.001, 0.01), made(2, 0.002, 0.02), made(3, 0.009, 0.03, agree=False)]
     found = by_outcome(moves)
     assert [found[name]["moves"] for name in ("all", "nothing", "a word or two", "more")] == [3, 1, 1, 1]
+    regions = by_region(moves)
+    assert set(regions) == {"active", "seen"} and regions["active"] == {"all": found["nothing"]} | {
+        "nothing": found["nothing"]
+    }
     everything = found["all"]
     assert (everything["agree"], everything["ratio"], everything["ours_ms"]) == (2, 0.1, 2.0)
     assert (everything["ours_passes"], everything["baseline_passes"]) == (1.0, 2.0)
