@@ -81,8 +81,10 @@ class Decoding:
         object.__setattr__(self, "seed", seed("the seed", self.seed))
         object.__setattr__(self, "step", whole("the noise step", self.step, 0, STEPS - 1))
         object.__setattr__(self, "noise_seed", seed("the noise seed", self.noise_seed))
-        if self.method == "icd" and not self.disturbance.strip():
-            raise EditError("the disturbance is empty; give an instruction that disturbs the model")
+        if not isinstance(self.disturbance, str) or (self.method == "icd" and not self.disturbance.strip()):
+            raise EditError(
+                f"the disturbance {self.disturbance!r} is no instruction; say what disturbs the model"
+            )
         if self.layers is not None:
             object.__setattr__(self, "layers", _span(self.layers))
 

@@ -70,7 +70,7 @@ small = st.integers(0, 6).map(float)  # few values: many ties and many that are 
 rows = st.lists(st.lists(small, min_size=9, max_size=9), min_size=1, max_size=5)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(rows, rows, st.integers(1, 9), st.booleans(), st.none() | st.sets(st.integers(0, 8)))
 def test_every_form_is_the_naive_one(
     clean: list, noisy: list, k: int, active_only: bool, among: set[int] | None
