@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,24 +109,25 @@ def word_map(
     if neurons is None:
         last = best(values, limit)
         pool, values = pool[last], values[:, :, last]
+    always_on = () if session.store is None else session.always_on()
+    facts = {"log_probs": slopes.log_probs.numpy(), "measured": measured, "firing": len(firing)}
+    return _arranged(values, pool, always_on, prompt=asked, answer=said, words=tuple(chosen), **facts)
+
+
+def _arranged(values: np.ndarray, pool: np.ndarray, always_on: Sequence[int], **facts: Any) -> WordMap:
+    """The map of values [3, W, n] of the neurons `pool`, put in the order of their clusters."""
     grouped = cluster(_columns(values))
     pool, values = pool[grouped.order], values[:, :, grouped.order]
-    known = () if session.store is None else session.always_on()
     return WordMap(
-        prompt=asked,
-        answer=said,
-        words=tuple(chosen),
         neurons=tuple(pool.tolist()),
         attention=values[0],
         gradient=values[1],
         effect=values[2],
-        log_probs=slopes.log_probs.numpy(),
         clusters=grouped.ids[grouped.order],
-        always_on=np.isin(pool, known),
-        agreement=tuple(agreement(*values[:, word]) for word in range(len(chosen))),
+        always_on=np.isin(pool, always_on),
+        agreement=tuple(agreement(*values[:, word]) for word in range(values.shape[1])),
         gaps=widest(values, _GAPS),
-        measured=measured,
-        firing=len(firing),
+        **facts,
     )
 
 
