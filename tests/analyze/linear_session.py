@@ -2,6 +2,7 @@
 
 One token per word. A word's log-probability is LEVEL plus the inner product of its weights [T, d] with the
 patches, minus that of the untouched picture; the answer holds the words whose score is above 0, in order.
+Questions about a word are answered by its score.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from explorer.vlm.memory import Memory
 ROWS, COLS, WIDTH, NEURONS = 2, 3, 5, 12
 WORDS = ("A", "table", "cake", "fork")
 LEVEL = -1.0
+ASKS = "Is there a "
 
 
 def _sae() -> SAE:
@@ -45,14 +47,14 @@ def make_view(sae: SAE, seed: int = 0) -> View:
 class LinearSession:
     """See above. always: the always-on neurons of its store (None: no store); batches: sizes asked."""
 
-    def __init__(self, always: tuple[int, ...] | None = None) -> None:
-        self.sae = _sae()
+    def __init__(self, always: tuple[int, ...] | None = None, said: tuple[str, ...] = WORDS) -> None:
+        self.sae, self.said = _sae(), said
         self.view = make_view(self.sae)
         draw = torch.Generator().manual_seed(9)
         self.weights = {
-            word.lower(): torch.randn(ROWS * COLS, WIDTH, generator=draw) for word in (*WORDS, "dog")
+            word.lower(): torch.randn(ROWS * COLS, WIDTH, generator=draw) for word in (*said, "dog", "cat")
         }
-        self.scores = {word.lower(): 0.5 for word in WORDS}
+        self.scores = {word.lower(): 0.5 for word in said}
         self.lvlm = SimpleNamespace(
             default_prompt="Describe.",
             answer_words=answer_words,
@@ -76,7 +78,10 @@ class LinearSession:
         )
 
     def answer(self, view: View, prompt: str | None = None, edits: Sequence[Edit] = (), **_: object) -> str:
-        said = [w for w in WORDS if self.scores[w.lower()] + self.moved(view, edits, w) > 0]
+        if prompt is not None and prompt.startswith(ASKS):
+            subject = meant("yes", prompt)
+            return "Yes." if self.scores.get(subject, -9.0) + self.moved(view, edits, subject) > 0 else "No."
+        said = [w for w in self.said if self.scores[w.lower()] + self.moved(view, edits, w) > 0]
         return " ".join(said) + "."
 
     def answers(
@@ -93,25 +98,34 @@ class LinearSession:
         self.prompts.append(prompt)
         words = [word.text for word in answer_words(answer)]
         rows = [
-            [self.level(w, place) + self.moved(view, edits, w) for place, w in enumerate(words)]
+            [
+                self.level(w, place) + self.moved(view, edits, meant(w, prompt))
+                for place, w in enumerate(words)
+            ]
             for view, edits in asked
         ]
         return torch.tensor(rows, dtype=torch.float64).reshape(len(asked), len(words))
 
     def level(self, word: str, place: int) -> float:
         """The untouched log-probability of a word at a place: words that the answer lacks fit best at 2."""
-        return LEVEL if word in WORDS or place == 2 else 2 * LEVEL
+        return LEVEL if word in self.said or place == 2 else 2 * LEVEL
 
     def word_gradients(
         self, view: View, prompt: str, answer: str, words: Sequence[AnswerWord]
     ) -> WordGradients:
         texts = [[word.text for word in answer_words(answer)][run.first : run.last] for run in words]
-        sums = torch.stack([sum(self.weights[w.lower()] for w in run) for run in texts])
+        sums = torch.stack([sum(self.weights[meant(w, prompt)] for w in run) for run in texts])
         return WordGradients(torch.tensor([LEVEL * len(run) for run in texts]), sums)
 
     def dense(self) -> np.ndarray:
         """The activations [T, F]."""
         return self.sae.encode(self.view.hidden).numpy()
+
+
+def meant(word: str, prompt: str | None) -> str:
+    """The word whose weights count: in an answer to "Is there a dog in the image?" yes stands for dog."""
+    asked = prompt is not None and prompt.startswith(ASKS) and word.lower() == "yes"
+    return prompt.removeprefix(ASKS).split()[0] if asked else word.lower()
 
 
 def answer_words(text: str) -> list[AnswerWord]:

@@ -1,0 +1,333 @@
+"""Does attribution find the neurons behind a hallucination? `python -m explorer.evals.phantoms`.
+
+Counterfactual scenes break what the model expects: a cake without its fork. Where the answer names the
+absent thing all the same, the word is attributed, the top-ranked neurons are set to a value, and the new
+answer is judged by the scene's truth: is the phantom gone, are the right things still named, is anything
+false named instead? Beside it stand neurons at random, the strongest neurons, and the guess without
+measurement. The same for questions about the absent thing that are answered "Yes.": there a right thing
+is asked about with the same edits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from explorer.analyze.attribution import Attribution, attribute
+from explorer.analyze.places import runs_of
+from explorer.errors import ExplorerError
+from explorer.evals.command import run_command
+from explorer.evals.outcomes import Outcome, by_case, caption_outcome, scored, table
+from explorer.evals.scores import yes_or_no
+from explorer.records import Edit
+from explorer.session import Session, View
+from explorer.world import Scene, draw, mentions
+from explorer.world.measure import VISIBLE
+from explorer.world.questions import exists
+from explorer.world.words import BY_NAME
+
+Region = Literal["active", "everywhere"]
+YES = "Yes"
+MOST = 3
+"""How many neurons are changed together at most."""
+
+
+@dataclass(frozen=True)
+class PhantomsConfig:
+    """The scenes, what is done to the neurons, and the model."""
+
+    scenes: int = 700
+    """unseen counterfactual scenes; about one in six has a phantom in its caption"""
+    first_seed: int = 20_000
+    """seed of the first scene"""
+    measure: int = 20
+    """how many of the best guesses are measured"""
+    values: tuple[float, ...] = (0.0, -30.0)
+    """what the neurons are set to"""
+    regions: tuple[Region, ...] = ("active", "everywhere")
+    """where: each neuron where it fires, or on all patches"""
+    captions: bool = True
+    """phantoms in captions"""
+    questions: bool = True
+    """phantoms in answers to questions"""
+    batch: int = 64
+    """edited pictures answered at a time"""
+    length: int = 40
+    """most tokens of an answer"""
+    seed: int = 0
+    """of the random neurons"""
+    model: str | None = None
+    """folder or hub name of the model; none: the embedded one"""
+    sae: str | None = None
+    """file of the SAE; none: the embedded one"""
+    store: str | None = None
+    """folder of the store; none: the embedded one"""
+    out: Path | None = None
+    """file that the report is written to as well"""
+
+    def __post_init__(self) -> None:
+        if self.scenes < 1 or self.measure < MOST or self.batch < 1 or self.first_seed < 0:
+            raise ExplorerError(
+                f"scenes {self.scenes}, measure {self.measure}, batch {self.batch}, first_seed "
+                f"{self.first_seed}: give 1 or more, {MOST} or more, 1 or more, 0 or more"
+            )
+        if not np.isfinite(self.values).all():
+            raise ExplorerError(f"the values {self.values} must be finite numbers")
+
+
+class Phantom(NamedTuple):
+    """A thing that is not there, and the answer that says it is: the word of it that is attributed."""
+
+    scene: Scene
+    view: View
+    prompt: str
+    answer: str
+    word: str
+
+
+Judge = Callable[[Session, Sequence["Trial"], PhantomsConfig], list[Outcome]]
+
+
+class Ask(NamedTuple):
+    """A prompt about a picture, with its neurons edited."""
+
+    view: View
+    prompt: str
+    edits: tuple[Edit, ...] = ()
+
+
+class Ranking(NamedTuple):
+    """Some neurons, best first, and the values that they are to be set to."""
+
+    name: str
+    neurons: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+class Trial(NamedTuple):
+    """One edit of one phantom's picture."""
+
+    phantom: Phantom
+    arm: str
+    edits: tuple[Edit, ...]
+
+
+def phantoms_in_captions(session: Session, config: PhantomsConfig) -> list[Phantom]:
+    """The counterfactual scenes whose untouched caption names the absent partner."""
+    prompt, found = session.lvlm.default_prompt, []
+    for scenes, views in _looked(session, config):
+        texts = answers_to(session, [Ask(view, prompt) for view in views], config)
+        for scene, view, text in zip(scenes, views, texts, strict=True):
+            if scene.absent_partner in mentions(text):
+                word = word_for(session, text, scene.absent_partner)
+                found.append(Phantom(scene, view, prompt, text, word))
+    return found
+
+
+def phantoms_in_answers(session: Session, config: PhantomsConfig) -> list[Phantom]:
+    """The counterfactual scenes about whose absent partner the model answers "Yes."."""
+    found = []
+    for scenes, views in _looked(session, config):
+        prompts = [exists(str(scene.absent_partner), False).prompt for scene in scenes]
+        texts = answers_to(session, list(map(Ask, views, prompts)), config)
+        for scene, view, prompt, text in zip(scenes, views, prompts, texts, strict=True):
+            if yes_or_no(text) and runs_of(session.lvlm, text, YES):
+                found.append(Phantom(scene, view, prompt, text, YES))
+    return found
+
+
+def _looked(session: Session, config: PhantomsConfig) -> Iterator[tuple[list[Scene], list[View]]]:
+    """The scenes and their views, a batch at a time, so that views of no interest are let go."""
+    last = config.first_seed + config.scenes
+    for start in range(config.first_seed, last, config.batch):
+        scenes = [draw(seed, "counterfactual") for seed in range(start, min(start + config.batch, last))]
+        yield scenes, [session.look(scene.image) for scene in scenes]
+
+
+def answers_to(session: Session, asked: Sequence[Ask], config: PhantomsConfig) -> list[str]:
+    """The greedy answers, those to one prompt in batches."""
+    places: dict[str, list[int]] = {}
+    for place, ask in enumerate(asked):
+        places.setdefault(ask.prompt, []).append(place)
+    texts = [""] * len(asked)
+    for prompt, here in places.items():
+        for start in range(0, len(here), config.batch):
+            part = here[start : start + config.batch]
+            pairs = [(asked[place].view, asked[place].edits) for place in part]
+            for place, text in zip(
+                part, session.answers(pairs, prompt, max_new_tokens=config.length), strict=True
+            ):
+                texts[place] = text
+    return texts
+
+
+def word_for(session: Session, text: str, concept: str) -> str:
+    """The word, or run of words, by which a text names a concept."""
+    entry = BY_NAME[concept]
+    return next(words for words in (entry.phrase, entry.plural) if runs_of(session.lvlm, text, words))
+
+
+def rankings(session: Session, phantom: Phantom, config: PhantomsConfig) -> list[Ranking]:
+    """Every way of choosing neurons, three each, best first.
+
+    What was measured at a value is tried at that value; what was measured at 0, and the rest, at all.
+    """
+    found, guesses = [], ()
+    for value in config.values:
+        known = attribute(
+            session,
+            phantom.view,
+            phantom.word,
+            phantom.prompt,
+            phantom.answer,
+            config.measure,
+            value,
+            joint=MOST,
+            batch=config.batch,
+        )
+        guesses = known.guesses
+        found += _offered(known, value, (value,) if value else config.values)
+    rng = np.random.default_rng([config.seed, phantom.scene.seed])
+    firing = np.unique(phantom.view.codes.neurons.numpy())
+    others = {
+        "guess": [guess.neuron for guess in guesses],
+        "strongest": [active.neuron for active in phantom.view.top(MOST)],
+        "random": rng.choice(firing, min(MOST, len(firing)), replace=False).tolist(),
+    }
+    found += [Ranking(name, tuple(order[:MOST]), config.values) for name, order in others.items()]
+    return found
+
+
+def _offered(known: Attribution, value: float, values: tuple[float, ...]) -> list[Ranking]:
+    """What one attribution offers: by the drop, without always-on neurons, beyond others' loss, together."""
+    ranked = known.ranked
+    orders = {
+        "measured": ranked,
+        "measured, no always-on": [effect for effect in ranked if not effect.always_on],
+        "selective": sorted(ranked, key=lambda effect: effect.others - effect.measured),
+    }
+    chosen = {name: tuple(effect.neuron for effect in order[:MOST]) for name, order in orders.items()}
+    chosen["together"] = known.joint[-1].neurons if known.joint else ()
+    return [Ranking(f"{name} at {value:g}", neurons, values) for name, neurons in chosen.items()]
+
+
+def trials_of(phantom: Phantom, orders: Sequence[Ranking], config: PhantomsConfig) -> list[Trial]:
+    """One, two and three neurons of each ranking at each of its values, where they fire and everywhere.
+
+    Zero everywhere is zero where they fire, and is not tried twice.
+    """
+    found = []
+    for order in orders:
+        for value in order.values:
+            for region in config.regions if value else config.regions[:1]:
+                patches = "active" if region == "active" else None
+                edits = [Edit(neuron, value, "set", patches) for neuron in order.neurons]
+                found += [
+                    Trial(phantom, f"{order.name} | {value:g} | {region} | {count}", tuple(edits[:count]))
+                    for count in range(1, len(edits) + 1)
+                ]
+    return found
+
+
+def caption_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> list[Outcome]:
+    """What became of the phantoms in captions."""
+    texts = answers_to(session, [Ask(t.phantom.view, t.phantom.prompt, t.edits) for t in trials], config)
+    return [
+        caption_outcome(trial.phantom.scene, trial.phantom.answer, text)
+        for trial, text in zip(trials, texts, strict=True)
+    ]
+
+
+def answer_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> list[Outcome]:
+    """What became of the phantoms in answers: gone when it is not "yes" any more.
+
+    Beside it the same is asked of the first thing in sight about which the untouched model says "yes".
+    """
+    rights = _right_questions(session, {id(t.phantom): t.phantom for t in trials}.values(), config)
+    texts = answers_to(session, [Ask(t.phantom.view, t.phantom.prompt, t.edits) for t in trials], config)
+    sure = [trial for trial in trials if id(trial.phantom) in rights]
+    again = [Ask(trial.phantom.view, rights[id(trial.phantom)], trial.edits) for trial in sure]
+    kept = {
+        id(trial): yes_or_no(text) is True
+        for trial, text in zip(sure, answers_to(session, again, config), strict=True)
+    }
+    return [
+        Outcome(
+            trial.phantom.scene.seed,
+            str(trial.phantom.scene.case),
+            yes_or_no(text) is not True,
+            int(id(trial) in kept),
+            int(kept.get(id(trial), False)),
+            0,
+        )
+        for trial, text in zip(trials, texts, strict=True)
+    ]
+
+
+def _right_questions(session: Session, phantoms: Iterable[Phantom], config: PhantomsConfig) -> dict[int, str]:
+    """By phantom, a question about a thing in sight that the untouched model answers "yes"."""
+    asked = [
+        (phantom, Ask(phantom.view, exists(thing.concept, True).prompt))
+        for phantom in phantoms
+        for thing in phantom.scene.objects
+        if thing.visible >= VISIBLE
+    ]
+    texts = answers_to(session, [ask for _, ask in asked], config)
+    right: dict[int, str] = {}
+    for (phantom, ask), text in zip(asked, texts, strict=True):
+        if yes_or_no(text):
+            right.setdefault(id(phantom), ask.prompt)
+    return right
+
+
+def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config: PhantomsConfig) -> dict:
+    """Scores of every arm, and by counterfactual; how often a ranking begins with an always-on neuron."""
+    outcomes: dict[str, list[Outcome]] = {}
+    always_on = frozenset(() if session.store is None else session.always_on())
+    first: dict[str, list[bool]] = {}
+    for place, phantom in enumerate(phantoms):
+        orders = rankings(session, phantom, config)
+        trials = trials_of(phantom, orders, config)
+        for trial, outcome in zip(trials, judge(session, trials, config), strict=True):
+            outcomes.setdefault(trial.arm, []).append(outcome)
+        for order in orders:
+            first.setdefault(order.name, []).append(bool(always_on.intersection(order.neurons[:1])))
+        print(f"\r{place + 1} of {len(phantoms)} phantoms", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return {
+        "phantoms": len(phantoms),
+        "always_on_first": {name: float(np.mean(seen)) for name, seen in first.items()},
+        "arms": {arm: scored(found) for arm, found in outcomes.items()},
+        "cases": {arm: by_case(found) for arm, found in outcomes.items()},
+    }
+
+
+def run(config: PhantomsConfig) -> dict[str, Any]:
+    """The report; the tables go to standard error on the way."""
+    session = Session.open(config.model, config.sae, config.store)
+    report: dict[str, Any] = {"config": config}
+    if config.captions:
+        found = phantoms_in_captions(session, config)
+        report["captions"] = measured(session, found, caption_outcomes, config)
+    if config.questions:
+        found = phantoms_in_answers(session, config)
+        report["questions"] = measured(session, found, answer_outcomes, config)
+    for name in ("captions", "questions"):
+        if name in report:
+            print(f"{name}: {report[name]['phantoms']} phantoms", file=sys.stderr)
+            print(table(report[name]["arms"]), file=sys.stderr)
+    return report
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse arguments, measure, print and save the report; the exit status."""
+    return run_command(PhantomsConfig, run, "python -m explorer.evals.phantoms", __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
