@@ -218,6 +218,21 @@ def test_without_offsets_the_words_are_the_same(
         assert mine.first == theirs.first or (mine.start, pieces[theirs.first]) == (0, "\u2581")
 
 
+@pytest.mark.parametrize("maker", [sentencepiece_like, byte_level])
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_without_offsets_the_tokens_spell_the_same(
+    maker: Callable[[], PreTrainedTokenizerFast], sentence: str
+) -> None:
+    fast = maker()
+    pieces = fast.convert_ids_to_tokens(answer_tokens(fast, sentence))
+    for piece, mine, theirs in zip(
+        pieces, token_spans(Slow(fast), sentence), token_spans(fast, sentence), strict=True
+    ):
+        if piece != "\u2581":
+            assert sentence[slice(*mine)] == sentence[slice(*theirs)].strip()
+            assert mine == (0, 0) or mine.end == theirs.end
+
+
 def test_a_tokenizer_that_does_not_give_the_text_back_is_refused() -> None:
     fast = word_level()
     with pytest.raises(ModelError, match=r"does not tell which characters of 'a zebra'.*use a fast"):
