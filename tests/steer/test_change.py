@@ -105,6 +105,17 @@ def test_nothing_changes_when_nothing_changes(z: list, k: int, active_only: bool
     assert not patch_level(sparse(same), sparse(same), len(z), 9, k, active_only).any()
 
 
+def test_where_fewer_than_k_fire() -> None:
+    clean, noisy = torch.tensor([[3.0, 0, 0, 1]]), torch.tensor([[0.0, 2, 0, 1]])
+    for active_only, k, expected in [(False, 2, 1 / 2), (True, 2, 1 / 2), (False, 3, 0.0), (True, 3, 1 / 2)]:
+        # of three, the silent neurons 1 and 0 fill up: {0, 3, 1} and {1, 3, 0}
+        assert change_ratio(clean, noisy, k, active_only).tolist() == [expected]
+        found = patch_level(sparse(clean), sparse(noisy), 1, 4, k, active_only)
+        assert found.tolist() == [expected]
+    assert change_ratio(noisy * 0, noisy, 2, True).tolist() == [0.0]
+    assert change_ratio(noisy * 0, noisy, 2, True, among=[1]).isnan().all()
+
+
 def test_pooled() -> None:
     torch.testing.assert_close(pooled(sparse(CLEAN), TOKENS, NEURONS), CLEAN.double().mean(0))
     assert torch.equal(pooled(sparse(CLEAN), TOKENS, NEURONS, "max"), CLEAN.double().amax(0))
