@@ -31,6 +31,8 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from explorer.errors import ModelError
@@ -47,7 +49,7 @@ KNOWN = ("sdpa", "eager")
 
 
 class _Visit(NamedTuple):
-    """What happens to one layer's rows from place `first` on.
+    """What happens to one layer's rows from place `first` on; the hook that tells the attention so.
 
     change: new scores [B, H, R, K] for old, given the place of the first column; seen: told the weights
     [B, H, R, K], and the same.
@@ -56,6 +58,12 @@ class _Visit(NamedTuple):
     first: int
     change: Callable[[torch.Tensor, int], torch.Tensor] | None = None
     seen: Callable[[torch.Tensor, int], None] | None = None
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before the module runs: where its queries begin, and this visit after the earlier ones."""
+        past = kwargs.get("past_key_values")
+        start = 0 if past is None else int(past.get_seq_length(module.layer_idx))
+        return args, {**kwargs, "visits": (*kwargs.get("visits", ()), self), "start": start}
 
 
 def self_attentions(text_model: nn.Module, layers: tuple[int, int] | None) -> list[nn.Module]:
@@ -157,29 +165,23 @@ def word_attention(
 @contextmanager
 def _visited(modules: list[nn.Module], visit: _Visit) -> Iterator[None]:
     """Let `visit` happen in these attention modules."""
-
-    def tell(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        past = kwargs.get("past_key_values")
-        start = 0 if past is None else int(past.get_seq_length(module.layer_idx))
-        visits = (*kwargs.get("visits", ()), visit)
-        return args, {**kwargs, "visits": visits, "start": start}
-
+    own: dict[int, PreTrainedConfig] = {}
     with ExitStack() as stack:
         for module in modules:
-            handle = module.register_forward_pre_hook(tell, with_kwargs=True)
-            stack.callback(handle.remove)
-            if module.config._attn_implementation != IMPLEMENTATION:
-                module.config, module.config.usual = copy(module.config), module.config
-                module.config._attn_implementation, module.config.visitors = IMPLEMENTATION, 0
-            module.config.visitors += 1
-            stack.callback(_leave, module)
+            stack.callback(_leave, module, module.register_forward_pre_hook(visit, with_kwargs=True))
+            usual = module.config
+            if usual._attn_implementation != IMPLEMENTATION:
+                if id(usual) not in own:
+                    own[id(usual)] = copy(usual)
+                    own[id(usual)].usual, own[id(usual)]._attn_implementation = usual, IMPLEMENTATION
+                module.config = own[id(usual)]
         yield
 
 
-def _leave(module: nn.Module) -> None:
+def _leave(module: nn.Module, handle: RemovableHandle) -> None:
     """Give the module its own configuration back once nobody visits it any more."""
-    module.config.visitors -= 1
-    if not module.config.visitors:
+    handle.remove()
+    if not any(isinstance(hook, _Visit) for hook in module._forward_pre_hooks.values()):
         module.config = module.config.usual
 
 
