@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from explorer.analyze.changes import CLASSES, K
 from explorer.analyze.noise import STEPS, Curve, noise_curve
@@ -77,7 +78,8 @@ def run(config: NoiseConfig) -> NoiseReport:
     """All figures of one configuration; the table goes to the standard error stream as well."""
     session = Session.open(config.model, config.sae, config.store)
     always_on = session.always_on(config.min_frequency)
-    views = (session.look(draw(config.first_seed + i).image) for i in range(config.scenes))
+    numbers = tqdm(range(config.first_seed, config.first_seed + config.scenes), unit="scene", disable=None)
+    views = (session.look(draw(seed).image) for seed in numbers)
     curve = noise_curve(session, views, config.steps, range(config.draws), k=config.k, always_on=always_on)
     report = NoiseReport(config, tuple(always_on), rows_of(curve))
     print(table(report), file=sys.stderr)

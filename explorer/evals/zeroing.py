@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from explorer.errors import ExplorerError
 from explorer.evals.command import run_command
@@ -177,7 +178,7 @@ def ask(
     ways = conditions(config.scopes)
     heard = {way: Heard([], [], []) for way in ways}
     tasks = ("captions", "questions") if config.captions else ("questions",)
-    for scene in scenes:
+    for scene in tqdm(scenes, unit="scene", disable=None):
         view = session.look(scene.image)
         sets = {
             way: chosen(view, way, always_on, config.k, np.random.default_rng([config.seed, scene.seed]))
