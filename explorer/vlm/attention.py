@@ -17,8 +17,8 @@ attention module gets, within the `with`, a copy of its configuration which name
 hook that tells this function what to do; the model's own configuration is never touched.
 
 Knows the attention modules of transformers' decoders ("sdpa" and "eager"; grouped heads, sliding windows,
-soft caps) and nothing of pictures or words. Caches that keep their keys in a ring (static ones with a
-sliding window) are not supported.
+soft caps, but no sinks) and places in what they read; nothing of tokenizers. Caches that keep their keys in
+a ring (static ones with a sliding window) are not supported.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from explorer.vlm.script import Script, check_words
 
 IMPLEMENTATION = "visited"
 """The name under which transformers knows the function below."""
-
 
 KNOWN = ("sdpa", "eager")
 """The implementations whose masks are understood here."""
@@ -72,7 +71,8 @@ def self_attentions(text_model: nn.Module, layers: tuple[int, int] | None) -> li
     Raises ModelError for layers that the model has not, and for attention that works in another way.
     """
     found = [module for name, module in text_model.named_modules() if name.endswith("self_attn")]
-    if not found or not all(hasattr(module, "config") and hasattr(module, "layer_idx") for module in found):
+    fit = [hasattr(it, "config") and hasattr(it, "layer_idx") and not hasattr(it, "sinks") for it in found]
+    if not found or not all(fit):
         raise ModelError(f"the attention of {type(text_model).__name__} can be neither changed nor watched")
     implementation = found[0].config._attn_implementation
     if implementation not in (*KNOWN, IMPLEMENTATION):

@@ -378,6 +378,10 @@ def test_edits_without_a_picture_are_refused(llama: nn.Module) -> None:
 def test_models_of_another_make_are_refused(llama: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="Linear can be neither changed nor watched"):
         self_attentions(nn.Linear(2, 2), None)
+    with monkeypatch.context() as patch:
+        patch.setattr(llama.model.layers[2].self_attn, "sinks", torch.zeros(4), raising=False)
+        with pytest.raises(ModelError, match="LlamaModel can be neither changed nor watched"):
+            self_attentions(llama.model, None)
     other = copy(llama.config)
     other._attn_implementation_internal = "flash_attention_2"
     monkeypatch.setattr(llama.model.layers[0].self_attn, "config", other)
