@@ -39,7 +39,7 @@ class GrowingLayer(DynamicLayer):
             self._buffers = [self._moved(i, new, room) for i, new in enumerate((key_states, value_states))]
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., self.length : end, :] = new
+            buffer.narrow(-2, self.length, end - self.length).copy_(new)
         self._show(end)
         return self.keys, self.values
 
@@ -84,7 +84,8 @@ class GrowingLayer(DynamicLayer):
 
     def _show(self, rows: int) -> None:
         self.length = rows
-        self.keys, self.values = (buffer[..., :rows, :] for buffer in self._buffers)
+        keys, values = self._buffers
+        self.keys, self.values = keys.narrow(-2, 0, rows), values.narrow(-2, 0, rows)
 
 
 class GrowingCache(Cache):

@@ -48,8 +48,9 @@ class Branch(NamedTuple):
 class Decoder:
     """The loop for one model.
 
-    model: takes embeddings and puts out scores; text_model: the layers within it; text: tokens -> what
-    people read.
+    model: whose settings and embeddings count; text_model: the layers within it, which put out hidden
+    states as `model.get_output_embeddings()` turns them into scores (called directly, which saves a tenth
+    of a small model's pass); text: tokens -> what people read.
     """
 
     def __init__(
@@ -185,7 +186,8 @@ class _Reader:
     """
 
     def __init__(self, decoder: Decoder, place: int, branch: Branch, memory: Memory) -> None:
-        self._model, self._text_model, self._branch = decoder.model, decoder.text_model, branch
+        self._embed, self._head = decoder.model.get_input_embeddings(), decoder.model.get_output_embeddings()
+        self._text_model, self._branch = decoder.text_model, branch
         self._rows = branch.embeddings()
         edit = branch.attention
         self._late = edit is not None and edit.rows == "answer"
@@ -209,17 +211,14 @@ class _Reader:
         parts = [] if ahead is None else [ahead]
         if new:
             ids = torch.tensor(new, device=self._rows.device)
-            parts.append(self._model.get_input_embeddings()(ids).to(self._rows.dtype))
+            parts.append(self._embed(ids).to(self._rows.dtype))
         with changed_attention(
             self._text_model, self._branch.attention, self._branch.image, len(self._branch.ids) - 1
         ):
-            output = self._model(
-                inputs_embeds=torch.cat(parts)[None],
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=len(draft) + 1,
+            output = self._text_model(
+                inputs_embeds=torch.cat(parts)[None], past_key_values=self._cache, use_cache=True
             )
-        return output.logits[0]
+            return self._head(output.last_hidden_state[0, -1 - len(draft) :])
 
     def take_back(self, rows: int) -> None:
         """Forget the last rows: those of a draft that did not hold."""
