@@ -276,6 +276,24 @@ def test_settings_that_cannot_be_honoured_are_named(lvlm: Llava, monkeypatch: py
         lvlm.decode([Asked(PROMPT, picture(0))])
 
 
+def test_one_branch_is_chosen_from_after_the_settings_and_several_from_raw_scores(
+    lvlm: Llava, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lvlm.model.generation_config, "suppress_tokens", [8, 9])
+    for branches in (1, 2):
+        heard: list[torch.Tensor] = []
+
+        def choose(scores: Sequence[torch.Tensor], place: int, heard: list[torch.Tensor] = heard) -> int:
+            heard.extend(score.clone() for score in scores)
+            scores[0][:] = 0.0  # it may even write on them
+            return 12
+
+        last(lvlm.decode([Asked(PROMPT, picture(0))] * branches, 3, choose))
+        assert len(heard) == 3 * branches and {score.dtype for score in heard} == {torch.float32}
+        hidden = [score[[8, 9]].isinf().all() for score in heard]
+        assert all(hidden) if branches == 1 else not any(hidden)
+
+
 # ---- prompts ---------------------------------------------------------------------------------------------
 
 
@@ -429,18 +447,16 @@ def test_interleaved_generations_share_a_memory_but_no_reading(lvlm: Llava) -> N
     last(lvlm.decode([Asked(PROMPT, picture(0))], 8, None, memory))
     for row in (15, 3, 9):
         asked = [[Asked(PROMPT, changed(picture(0), row, seed))] for seed in range(3)]
-        running = [lvlm.decode(one, 8, None, memory) for one in asked]
-        answers: list[tuple[int, ...]] = [()] * 3
+        running = {place: lvlm.decode(one, 8, None, memory) for place, one in enumerate(asked)}
+        answers: dict[int, tuple[int, ...]] = {}
         while running:
-            for place, steps in enumerate(running):
-                for step in steps:
-                    answers[place] = step.tokens
-                    break
+            for place, steps in list(running.items()):
+                step = next(steps, None)
+                if step is None:
+                    del running[place]
                 else:
-                    running = []
-        for steps, one, answer in zip([0] * 3, asked, answers, strict=True):
-            whole = written_out(lvlm, one, 8)
-            assert steps == 0 and whole[: len(answer)] == answer
+                    answers[place] = step.tokens
+        assert answers == {place: written_out(lvlm, one, 8) for place, one in enumerate(asked)}
 
 
 def test_two_visitors_in_two_threads_take_turns(lvlm: Llava) -> None:
