@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from explorer.analyze.columns import checked
-from explorer.analyze.places import BATCH, Place, Progress, place_in
+from explorer.analyze.places import BATCH, Place, Progress
 from explorer.analyze.removals import Drop, Patches, Removals, checked_mask, gathered
+from explorer.analyze.targets import target_in
 from explorer.errors import EditError
 from explorer.session import Session, View
 from explorer.vlm import Cancel
@@ -66,15 +67,17 @@ class NeuronEffect:
 class Attribution:
     """The neurons behind one word of an answer.
 
-    place: the word, and the answer that was read along; log_prob: of the word, untouched, in nats; value:
-    what neurons were set to when measured; ranked: the measured neurons, best first; guesses: all that fire
-    at the patches asked about, in the order of the guess; joint: sets of 1, 2, ... neurons, each with the one
-    added that does most; map: [rows, cols] float32, the estimates of all neurons by patch; complete: False
-    when it was cancelled before everything was measured.
+    place: the word, and the answer that was read along; instead: the answer that it was held against, if any;
+    score: what is explained, untouched, in nats: the word's log-probability, or the log-odds where the two
+    answers part; value: what neurons were set to when measured; ranked: the measured neurons, best first;
+    guesses: all that fire at the patches asked about, in the order of the guess; joint: sets of 1, 2, ...
+    neurons, each with the one added that does most; map: [rows, cols] float32, the estimates of all neurons
+    by patch; complete: False when it was cancelled before everything was measured.
     """
 
     place: Place
-    log_prob: float
+    instead: str | None
+    score: float
     value: float
     ranked: tuple[NeuronEffect, ...]
     guesses: tuple[Guess, ...]
@@ -92,6 +95,7 @@ def attribute(
     measure: int = 20,
     value: float = 0.0,
     *,
+    instead: str | None = None,
     patches: Patches = "active",
     rank: Rank = "support",
     by: By = "measured",
@@ -105,11 +109,12 @@ def attribute(
 ) -> Attribution:
     """Rank the neurons behind a word, or a run of words, of an answer.
 
-    answer: None for the model's own; any text will do, such as "No." for why that is not said. measure: how
+    answer: None for the model's own; any text will do. instead: what should be answered in its place: then it
+    is explained why the two part where they do (see `Target`), at twice the passes. measure: how
     many of the best guesses are set to `value` for real. patches: "active" changes a neuron where it fires,
     None everywhere; a (rows, cols) mask guesses and changes only there, where it fires. rank: guesses that
     "support" the word first, or by "size", so that those against it come too. by: what ranks the measured
-    ones: the drop, the drop beyond what other words lose ("selective"), or the guess. joint: how many
+    ones: the drop, the drop less what other words lose ("selective"), or the guess. joint: how many
     neurons are gathered for a common removal. leave_out, skip_always_on: neurons not measured. occurrence: 1
     for the second time that the answer says the word. One backward pass, 1 + measure passes, and up to 7 for
     each further neuron of `joint`. Raises EditError for a word that the answer does not have, unknown
@@ -120,21 +125,20 @@ def attribute(
     left_out = set(checked(leave_out, view.n_neurons).tolist()) if len(leave_out) else set()
     known = frozenset(() if session.store is None else session.always_on())
     asked = session.lvlm.default_prompt if prompt is None else prompt
-    place = place_in(
-        session.lvlm, session.answer(view, asked) if answer is None else answer, word, occurrence
-    )
-    slopes = session.word_gradients(view, asked, place.answer, [place.word])
-    fired = Contributions.of(session, view, slopes.gradients[0], mask)
+    said = session.answer(view, asked) if answer is None else answer
+    target = target_in(session, said, word, occurrence, instead)
+    slope = target.slope(session, view, asked)
+    fired = Contributions.of(session, view, slope.gradient, mask)
     guesses = fired.guesses(rank)
     left_out |= known if skip_always_on else set()
     chosen = [guess for guess in guesses if guess.neuron not in left_out][:measure]
     passes = len(chosen) + sum(GATHERED_FROM - more for more in range(joint))
-    removals = Removals(session, view, asked, place, value, patches, batch, progress, cancel, passes)
+    removals = Removals(session, view, asked, target, value, patches, batch, progress, cancel, passes)
     ranked = _ranked(removals, chosen, by, known, fired)
     best = [effect.neuron for effect in ranked[:GATHERED_FROM]]
     sets = gathered(removals, best, joint, KEYS.get(by, KEYS["measured"]))
-    chance, done = float(slopes.log_probs[0]), not removals.stopped
-    return Attribution(place, chance, value, ranked, tuple(guesses), tuple(sets), fired.map(), done)
+    told = (ranked, tuple(guesses), tuple(sets), fired.map(), not removals.stopped)
+    return Attribution(target.place, instead, slope.score, value, *told)
 
 
 def _ranked(

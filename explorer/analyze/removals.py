@@ -1,6 +1,6 @@
 """What a word of an answer loses when neurons are set to a value: measured, for many sets of neurons.
 
-Knows a session and places of words; nothing of rankings.
+Knows a session and targets; nothing of rankings.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
-from explorer.analyze.places import BATCH, Place, Progress, token_log_probs, word_sums
+from explorer.analyze.places import BATCH, Progress
+from explorer.analyze.targets import Target
 from explorer.errors import EditError
 from explorer.records import Edit
 from explorer.session import Session, View
@@ -21,11 +23,15 @@ Patches = np.ndarray | Literal["active"] | None
 where it fires."""
 
 
+OTHERS_WEIGHT = 3.0
+"""How much more a nat weighs in selective rankings when the other words lose it."""
+
+
 class Drop(NamedTuple):
     """Neurons that are changed together, and what it does, in nats.
 
-    measured: how far the word's log-probability falls; others: how far those of the answer's other words do,
-    summed over those that fall.
+    measured: how far the target's score falls (a word's log-probability); others: how far the
+    log-probabilities of the answer's other words do, summed over those that fall.
     """
 
     neurons: tuple[int, ...]
@@ -34,8 +40,8 @@ class Drop(NamedTuple):
 
     @property
     def selective(self) -> float:
-        """The fall of the word beyond that of the others."""
-        return self.measured - self.others
+        """The fall of the target, less OTHERS_WEIGHT times that of the others."""
+        return self.measured - OTHERS_WEIGHT * self.others
 
 
 def edits_of(view: View, neurons: Sequence[int], value: float, patches: Patches) -> tuple[Edit, ...]:
@@ -74,8 +80,8 @@ class Removals:
         self,
         session: Session,
         view: View,
-        prompt: str | None,
-        place: Place,
+        prompt: str,
+        target: Target,
         value: float = 0.0,
         patches: Patches = "active",
         batch: int = BATCH,
@@ -84,11 +90,10 @@ class Removals:
         total: int = 0,
     ) -> None:
         """value: what the neurons are set to; total: passes expected, for `progress`."""
-        self._session, self._view, self._prompt, self._place = session, view, prompt, place
+        self._session, self._view, self._prompt, self._target = session, view, prompt, target
         self._value, self._patches, self._batch = value, patches, batch
         self._progress, self._cancel, self._total = progress, cancel, total
         self._done = 0
-        self._words = [place.word, *place.others]
         self._base: np.ndarray | None = None
         self.stopped = False
 
@@ -114,8 +119,8 @@ class Removals:
             (self._view, edits_of(self._view, neurons, self._value, self._patches))
             for neurons in (*first, *part)
         ]
-        tokens = token_log_probs(self._session, asked, self._prompt, self._place, self._batch)
-        chances = word_sums(tokens, self._words).double().cpu().numpy()
+        score, others = self._target.read(self._session, asked, self._prompt, self._batch)
+        chances = torch.cat([score[:, None], others], dim=1).double().cpu().numpy()
         if self._base is None:
             self._base, chances = chances[0], chances[1:]
         falls = self._base - chances

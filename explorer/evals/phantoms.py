@@ -14,15 +14,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from explorer.analyze.attribution import Attribution, attribute
-from explorer.analyze.places import runs_of
+from explorer.analyze.attribution import Attribution
+from explorer.analyze.places import place_in, runs_of
+from explorer.analyze.repair import judged
+from explorer.analyze.repair import trials_of as repairs_of
+from explorer.analyze.targets import without
 from explorer.errors import ExplorerError
 from explorer.evals.command import run_command
 from explorer.evals.outcomes import Outcome, by_case, caption_outcome, scored, table
+from explorer.evals.rankings import MOST, Phantom, Region, Trial, rankings, trials_of
 from explorer.evals.scores import yes_or_no
 from explorer.records import Edit
 from explorer.session import Session, View
@@ -31,10 +35,8 @@ from explorer.world.measure import VISIBLE
 from explorer.world.questions import exists
 from explorer.world.words import BY_NAME
 
-Region = Literal["active", "everywhere"]
-YES = "Yes"
-MOST = 3
-"""How many neurons are changed together at most."""
+YES, NO = "Yes", "No."
+REPAIR = "repair: the best answer of all tried"
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,7 @@ class PhantomsConfig:
             raise ExplorerError(f"the values {self.values} must be finite numbers")
 
 
-class Phantom(NamedTuple):
-    """A thing that is not there, and the answer that says it is: the word of it that is attributed."""
-
-    scene: Scene
-    view: View
-    prompt: str
-    answer: str
-    word: str
-
-
-Judge = Callable[[Session, Sequence["Trial"], PhantomsConfig], list[Outcome]]
+Judge = Callable[[Session, Sequence[Trial], PhantomsConfig], list[Outcome]]
 
 
 class Ask(NamedTuple):
@@ -101,22 +93,6 @@ class Ask(NamedTuple):
     edits: tuple[Edit, ...] = ()
 
 
-class Ranking(NamedTuple):
-    """Some neurons, best first, and the values that they are to be set to."""
-
-    name: str
-    neurons: tuple[int, ...]
-    values: tuple[float, ...]
-
-
-class Trial(NamedTuple):
-    """One edit of one phantom's picture."""
-
-    phantom: Phantom
-    arm: str
-    edits: tuple[Edit, ...]
-
-
 def phantoms_in_captions(session: Session, config: PhantomsConfig) -> list[Phantom]:
     """The counterfactual scenes whose untouched caption names the absent partner."""
     prompt, found = session.lvlm.default_prompt, []
@@ -125,7 +101,8 @@ def phantoms_in_captions(session: Session, config: PhantomsConfig) -> list[Phant
         for scene, view, text in zip(scenes, views, texts, strict=True):
             if scene.absent_partner in mentions(text):
                 word = word_for(session, text, scene.absent_partner)
-                found.append(Phantom(scene, view, prompt, text, word))
+                instead = without(place_in(session.lvlm, text, word))
+                found.append(Phantom(scene, view, prompt, text, word, instead))
     return found
 
 
@@ -137,7 +114,7 @@ def phantoms_in_answers(session: Session, config: PhantomsConfig) -> list[Phanto
         texts = answers_to(session, list(map(Ask, views, prompts)), config)
         for scene, view, prompt, text in zip(scenes, views, prompts, texts, strict=True):
             if yes_or_no(text) and runs_of(session.lvlm, text, YES):
-                found.append(Phantom(scene, view, prompt, text, YES))
+                found.append(Phantom(scene, view, prompt, text, YES, NO))
     return found
 
 
@@ -172,68 +149,6 @@ def word_for(session: Session, text: str, concept: str) -> str:
     return next(words for words in (entry.phrase, entry.plural) if runs_of(session.lvlm, text, words))
 
 
-def rankings(session: Session, phantom: Phantom, config: PhantomsConfig) -> list[Ranking]:
-    """Every way of choosing neurons, three each, best first.
-
-    What was measured at a value is tried at that value; what was measured at 0, and the rest, at all.
-    """
-    found, guesses = [], ()
-    for value in config.values:
-        known = attribute(
-            session,
-            phantom.view,
-            phantom.word,
-            phantom.prompt,
-            phantom.answer,
-            config.measure,
-            value,
-            joint=MOST,
-            batch=config.batch,
-        )
-        guesses = known.guesses
-        found += _offered(known, value, (value,) if value else config.values)
-    rng = np.random.default_rng([config.seed, phantom.scene.seed])
-    firing = np.unique(phantom.view.codes.neurons.numpy())
-    others = {
-        "guess": [guess.neuron for guess in guesses],
-        "strongest": [active.neuron for active in phantom.view.top(MOST)],
-        "random": rng.choice(firing, min(MOST, len(firing)), replace=False).tolist(),
-    }
-    found += [Ranking(name, tuple(order[:MOST]), config.values) for name, order in others.items()]
-    return found
-
-
-def _offered(known: Attribution, value: float, values: tuple[float, ...]) -> list[Ranking]:
-    """What one attribution offers: by the drop, without always-on neurons, beyond others' loss, together."""
-    ranked = known.ranked
-    orders = {
-        "measured": ranked,
-        "measured, no always-on": [effect for effect in ranked if not effect.always_on],
-        "selective": sorted(ranked, key=lambda effect: effect.others - effect.measured),
-    }
-    chosen = {name: tuple(effect.neuron for effect in order[:MOST]) for name, order in orders.items()}
-    chosen["together"] = known.joint[-1].neurons if known.joint else ()
-    return [Ranking(f"{name} at {value:g}", neurons, values) for name, neurons in chosen.items()]
-
-
-def trials_of(phantom: Phantom, orders: Sequence[Ranking], config: PhantomsConfig) -> list[Trial]:
-    """One, two and three neurons of each ranking at each of its values, where they fire and everywhere.
-
-    Zero everywhere is zero where they fire, and is not tried twice.
-    """
-    found = []
-    for order in orders:
-        for value in order.values:
-            for region in config.regions if value else config.regions[:1]:
-                patches = "active" if region == "active" else None
-                edits = [Edit(neuron, value, "set", patches) for neuron in order.neurons]
-                found += [
-                    Trial(phantom, f"{order.name} | {value:g} | {region} | {count}", tuple(edits[:count]))
-                    for count in range(1, len(edits) + 1)
-                ]
-    return found
-
-
 def caption_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> list[Outcome]:
     """What became of the phantoms in captions."""
     texts = answers_to(session, [Ask(t.phantom.view, t.phantom.prompt, t.edits) for t in trials], config)
@@ -241,6 +156,20 @@ def caption_outcomes(session: Session, trials: Sequence[Trial], config: Phantoms
         caption_outcome(trial.phantom.scene, trial.phantom.answer, text)
         for trial, text in zip(trials, texts, strict=True)
     ]
+
+
+def repaired(
+    session: Session, phantom: Phantom, suspects: Sequence[Attribution], config: PhantomsConfig
+) -> Outcome:
+    """What becomes of the phantom when the suspects are tried and the best answer is taken, by its words."""
+    tried = [Ask(phantom.view, phantom.prompt, edits) for edits in repairs_of(suspects)]
+    texts = answers_to(session, tried, config)
+    found = [
+        judged(session, phantom.word, phantom.answer, text, ask.edits)
+        for ask, text in zip(tried, texts, strict=True)
+    ]
+    best = min(found, key=lambda one: one.cost)
+    return caption_outcome(phantom.scene, phantom.answer, best.answer)
 
 
 def answer_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> list[Outcome]:
@@ -291,10 +220,14 @@ def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config
     always_on = frozenset(() if session.store is None else session.always_on())
     first: dict[str, list[bool]] = {}
     for place, phantom in enumerate(phantoms):
-        orders = rankings(session, phantom, config)
-        trials = trials_of(phantom, orders, config)
+        orders, suspects = rankings(
+            session, phantom, config.values, config.measure, config.seed, config.batch
+        )
+        trials = trials_of(phantom, orders, config.regions)
         for trial, outcome in zip(trials, judge(session, trials, config), strict=True):
             outcomes.setdefault(trial.arm, []).append(outcome)
+        if judge is caption_outcomes:
+            outcomes.setdefault(REPAIR, []).append(repaired(session, phantom, suspects, config))
         for order in orders:
             first.setdefault(order.name, []).append(bool(always_on.intersection(order.neurons[:1])))
         print(f"\r{place + 1} of {len(phantoms)} phantoms", end="", file=sys.stderr, flush=True)

@@ -40,7 +40,7 @@ def test_on_a_linear_word_the_guess_is_the_drop(toy: LinearSession) -> None:
     estimates = [guess.estimate for guess in found.guesses]
     assert estimates == sorted(estimates, reverse=True) and min(estimates) < 0 < max(estimates)
     assert np.allclose(found.map, truth.sum(1).reshape(ROWS, COLS), atol=1e-5)
-    assert (found.log_prob, found.value, found.complete) == (-1.0, 0.0, True)
+    assert (found.score, found.value, found.complete) == (-1.0, 0.0, True)
     assert len(found.ranked) == len(firing)
     for effect in found.ranked:
         assert effect.measured == pytest.approx(effect.estimate, abs=1e-5)
@@ -70,7 +70,7 @@ def test_rankings(toy: LinearSession) -> None:
     assert measured(by="estimate", measure=4, rank="size") == by_size[:4] != by_guess[:4]
     for by, key in (
         ("measured", lambda n: -effects[n].measured),
-        ("selective", lambda n: effects[n].others - effects[n].measured),
+        ("selective", lambda n: 3 * effects[n].others - effects[n].measured),
     ):
         assert measured(by=by, measure=5, value=-9.0) == sorted(by_guess[:5], key=key)
     assert measured(leave_out=by_guess[:2], measure=3, by="estimate") == by_guess[2:5]
@@ -116,7 +116,7 @@ def test_a_common_removal_takes_the_neuron_that_then_does_most(toy: LinearSessio
         pool = [effect.neuron for effect in found.ranked[:8]]
         for smaller, larger in zip(found.joint, found.joint[1:], strict=False):
             assert larger.neurons[:-1] == smaller.neurons
-            key = (lambda d: d.measured) if by == "measured" else (lambda d: d.measured - d.others)
+            key = (lambda d: d.measured) if by == "measured" else (lambda d: d.measured - 3 * d.others)
             tried = [_drop(toy, (*smaller.neurons, n)) for n in pool if n not in smaller.neurons]
             assert key(larger) == pytest.approx(max(map(key, tried)), abs=1e-5)
     few = attribute(toy, toy.view, "cake", measure=2, joint=3)
@@ -139,7 +139,7 @@ def _drop(toy: LinearSession, neurons: tuple[int, ...]) -> _Known:
 
 def test_a_run_of_words_and_an_answer_of_ones_own(toy: LinearSession) -> None:
     found = attribute(toy, toy.view, "cake FORK", answer="A cake fork, a Table")
-    assert found.place.word.text == "cake fork" and found.log_prob == -2.0
+    assert found.place.word.text == "cake fork" and found.score == -2.0
     both = (contributions(toy, "cake") + contributions(toy, "fork")).sum(0)
     for effect in found.ranked:
         assert effect.estimate == pytest.approx(both[effect.neuron], abs=1e-5)
@@ -234,7 +234,7 @@ def test_guesses_are_finite_differences_and_drops_are_what_the_session_says(
 ) -> None:
     found = attribute(session, view, "dog", answer=ANSWER, measure=12, rank="size", joint=2)
     base = log_prob(session, view, ())
-    assert found.log_prob == pytest.approx(base, abs=1e-4)
+    assert found.score == pytest.approx(base, abs=1e-4)
     for effect in found.ranked:
         step = 0.01
         slope = [
