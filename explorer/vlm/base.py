@@ -82,8 +82,8 @@ answer (0 for the first). The same arguments must give the same token, or drafts
 class Step(NamedTuple):
     """A generation after one more pass through the language model.
 
-    tokens: the answer so far, with the token that ends it; text: the same for people; passes: forward passes so far, of all branches;
-    done: nothing will follow.
+    tokens: the answer so far, with the token that ends it; text: the same for people; passes: forward
+    passes so far, of all branches; done: nothing will follow.
     """
 
     tokens: tuple[int, ...]
