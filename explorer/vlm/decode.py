@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
 
-from explorer.vlm.attention import changed_attention
+from explorer.errors import ModelError
+from explorer.vlm.attention import changed_attention, self_attentions
 from explorer.vlm.base import AttentionEdit, Cancel, Choose, Step
 from explorer.vlm.cache import GrowingCache, can_be_cropped
 from explorer.vlm.drafts import propose
@@ -72,14 +73,25 @@ class Decoder:
         The token that ends an answer is part of it, as in `model.generate`. The model's own settings (a
         repetition penalty, say) are honoured when there is one branch. With several, `choose` sees the
         scores as the model gave them, since the literature contrasts before it does anything else, and the
-        settings are left out. Raises ModelError for settings that cannot be honoured.
+        settings are left out. Raises ModelError, before the first step, for settings that cannot be honoured
+        and for attention that cannot be changed as asked.
         """
+        for branch in branches:
+            self._check(branch)
         settings, ids, device = self.model.generation_config, branches[0].ids, self.model.device
         processors = LogitsProcessorList()
         if len(branches) == 1:
             processors = processors_of(settings, len(ids), max_new_tokens, device)
         pick = _Pick(ids, processors, choose, end_tokens(settings), max_new_tokens, device)
         return self._steps(branches, pick, Memory() if memory is None else memory)
+
+    def _check(self, branch: Branch) -> None:
+        """Raises ModelError for an attention edit of layers that there are not, or without a picture."""
+        if branch.attention is None:
+            return
+        self_attentions(self.text_model, branch.attention.layers)
+        if not branch.image.start < branch.image.stop < len(branch.ids):
+            raise ModelError("attention can be changed only for a prompt with a picture and text behind it")
 
     def _steps(self, branches: Sequence[Branch], pick: _Pick, memory: Memory) -> Generator[Step, None, None]:
         """The generation itself: nothing happens before the first `next`."""
