@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class LinearSession:
         self.lvlm = SimpleNamespace(
             default_prompt="Describe.",
             answer_words=answer_words,
-            answer_tokens=lambda text: [0] * len(answer_words(text)),
+            answer_tokens=lambda text: [crc32(word.text.lower().encode()) for word in answer_words(text)],
         )
         self.store = None if always is None else SimpleNamespace()
         self._always = always
@@ -82,7 +83,7 @@ class LinearSession:
             subject = meant("yes", prompt)
             return "Yes." if self.scores.get(subject, -9.0) + self.moved(view, edits, subject) > 0 else "No."
         said = [w for w in self.said if self.scores[w.lower()] + self.moved(view, edits, w) > 0]
-        return " ".join(said) + "."
+        return ", ".join(said).replace(",", "", 1) + "."
 
     def answers(
         self, asked: Sequence[tuple[View, Sequence[Edit]]], prompt: str | None = None, **_: object
@@ -114,7 +115,8 @@ class LinearSession:
         self, view: View, prompt: str, answer: str, words: Sequence[AnswerWord]
     ) -> WordGradients:
         texts = [[word.text for word in answer_words(answer)][run.first : run.last] for run in words]
-        sums = torch.stack([sum(self.weights[meant(w, prompt)] for w in run) for run in texts])
+        still = torch.zeros(ROWS * COLS, WIDTH)
+        sums = torch.stack([sum(self.weights.get(meant(w, prompt), still) for w in run) for run in texts])
         return WordGradients(torch.tensor([LEVEL * len(run) for run in texts]), sums)
 
     def dense(self) -> np.ndarray:

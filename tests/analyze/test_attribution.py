@@ -175,7 +175,7 @@ def test_it_tells_how_far_it_is_and_can_be_stopped(toy: LinearSession) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"word": "dog"}, r"'A table cake fork.' does not say 'dog'; it has 'A', 'table', 'cake', 'fork'"),
+        ({"word": "dog"}, r"'A table, cake, fork.' does not say 'dog'; it has 'A', 'table', 'cake', 'fork'"),
         ({"word": ""}, "holds no word"),
         ({"occurrence": 1}, "2 times"),
         ({"measure": 0}, "measure 0"),

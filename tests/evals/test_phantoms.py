@@ -10,23 +10,22 @@ import pytest
 from linear_session import LinearSession
 
 from explorer.analyze.attribution import attribute
+from explorer.analyze.repair import repair
 from explorer.errors import ExplorerError
 from explorer.evals import phantoms
 from explorer.evals.outcomes import Outcome, by_case, caption_outcome, scored, table
 from explorer.evals.phantoms import (
+    REPAIR,
     Ask,
-    Phantom,
     PhantomsConfig,
-    Ranking,
     answers_to,
     main,
     phantoms_in_answers,
     phantoms_in_captions,
-    rankings,
     run,
-    trials_of,
     word_for,
 )
+from explorer.evals.rankings import Phantom, Ranking, rankings, trials_of
 from explorer.records import Edit
 
 SAID = ("A", "cake", "dog", "cat")
@@ -95,9 +94,9 @@ def test_phantoms_are_the_scenes_that_name_what_is_not_there(toy: LinearSession)
     config = PhantomsConfig(scenes=5, batch=2, first_seed=30)
     found = phantoms_in_captions(toy, config)
     assert [phantom.scene.seed for phantom in found] == [30, 31, 32, 33, 34] and set(toy.batches) == {1, 2}
-    assert {(phantom.word, phantom.answer) for phantom in found} == {("dog", "A cake dog cat.")}
+    assert {(p.word, p.answer, p.instead) for p in found} == {("dog", "A cake, dog, cat.", "A cake, cat.")}
     asked = phantoms_in_answers(toy, config)
-    assert {(p.word, p.prompt, p.answer) for p in asked} == {("Yes", "Is there a dog in the image?", "Yes.")}
+    assert {p[2:] for p in asked} == {("Is there a dog in the image?", "Yes.", "Yes", "No.")}
     toy.scores["dog"] = -1.0
     assert not phantoms_in_captions(toy, config) and not phantoms_in_answers(toy, config)
 
@@ -123,40 +122,50 @@ def test_answers_come_back_in_order_and_in_batches_of_one_prompt(toy: LinearSess
 
 
 def phantom(toy: LinearSession) -> Phantom:
-    return Phantom(scene_of(7), toy.view, "Describe.", toy.answer(toy.view), "dog")
+    return Phantom(scene_of(7), toy.view, "Describe.", toy.answer(toy.view), "dog", "A cake, cat.")
 
 
 def test_rankings_are_those_of_the_analysis(toy: LinearSession) -> None:
-    config = PhantomsConfig(measure=5)
-    found = {order.name: order for order in rankings(toy, phantom(toy), config)}
-    for value in config.values:
-        known = attribute(toy, toy.view, "dog", measure=5, value=value, joint=3)
-        order = found[f"measured at {value:g}"]
-        assert order.neurons == tuple(e.neuron for e in known.ranked[:3])
-        assert order.values == (config.values if value == 0 else (value,))
-        assert found[f"together at {value:g}"].neurons == known.joint[-1].neurons
-        selective = attribute(toy, toy.view, "dog", measure=5, value=value, by="selective")
-        assert found[f"selective at {value:g}"].neurons == tuple(e.neuron for e in selective.ranked[:3])
-        kept = [e.neuron for e in known.ranked if e.neuron != 3]
-        assert found[f"measured, no always-on at {value:g}"].neurons == tuple(kept[:3])
-    assert found["guess"].neurons == tuple(guess.neuron for guess in known.guesses[:3])
-    assert found["strongest"].neurons == tuple(active.neuron for active in toy.view.top(3))
+    found, suspects = rankings(toy, phantom(toy), measure=5)
+    orders = {order.name: order for order in found}
+    assert len(orders) == len(found)
+    against = {"instead": "A cake, cat."}
+    for name, value, options, values in (
+        ("word at 0", 0.0, {}, (0.0, -30.0)),
+        ("word at -30", -30.0, {}, (-30.0,)),
+        ("contrast", -10.0, against, (-10.0, 0.0)),
+    ):
+        for by in ("measured", "selective"):
+            known = attribute(toy, toy.view, "dog", measure=5, value=value, by=by, joint=3, **options)
+            order = orders[f"{name}, {by}"]
+            assert order.neurons == tuple(e.neuron for e in known.ranked[:3]) and order.values == values
+            together = orders.get(f"{name}, together")
+            if together is not None and by == ("selective" if name == "contrast" else "measured"):
+                assert together.neurons == known.joint[-1].neurons
+    known = attribute(toy, toy.view, "dog", measure=5)
+    kept = [e.neuron for e in known.ranked if e.neuron != 3]
+    assert orders["word at 0, measured, no always-on"].neurons == tuple(kept[:3])
+    assert orders["guess for the word"].neurons == tuple(guess.neuron for guess in known.guesses[:3])
+    assert [one.value for one in suspects] == [-10.0, -30.0] and suspects[0].instead == "A cake, cat."
+    assert orders["strongest"].neurons == tuple(active.neuron for active in toy.view.top(3))
     firing = set(toy.view.codes.neurons.tolist())
-    assert len(set(found["random"].neurons)) == 3 and set(found["random"].neurons) <= firing
-    again = {order.name: order for order in rankings(toy, phantom(toy), config)}
-    assert again == found
+    assert len(set(orders["random"].neurons)) == 3 and set(orders["random"].neurons) <= firing
+    assert orders["random"].values == (0.0, -30.0, -10.0)
+    assert rankings(toy, phantom(toy), measure=5).orders == found
+    other = {order.name: order for order in rankings(toy, phantom(toy), measure=5, seed=1).orders}
+    assert other["random"] != orders["random"]
 
 
 def test_trials_are_every_count_value_and_region_once(toy: LinearSession) -> None:
-    config = PhantomsConfig()
     orders = [Ranking("one", (4, 2, 9), (0.0, -30.0)), Ranking("two", (5,), (-30.0,))]
-    trials = trials_of(phantom(toy), orders, config)
-    assert len({trial.arm for trial in trials}) == len(trials) == 9 + 2
-    by_arm = {trial.arm: trial.edits for trial in trials}
-    told = [(e.neuron, e.value, e.patches) for e in by_arm["one | -30 | everywhere | 2"]]
-    assert told == [(4, -30.0, None), (2, -30.0, None)]
-    assert [e.patches for e in by_arm["one | 0 | active | 3"]] == ["active"] * 3
+    trials = trials_of(phantom(toy), orders)
+    assert len({trial.arm for trial in trials}) == len(trials) == 7 + 2
+    by_arm = {trial.arm: [(e.neuron, e.value, e.patches) for e in trial.edits] for trial in trials}
+    assert by_arm["one | -30 | everywhere | 1"] == [(4, -30.0, None)]
+    assert by_arm["one | -30 | active | 2"] == [(4, -30.0, "active"), (2, -30.0, "active")]
+    assert by_arm["one | 0 | active | 3"] == [(n, 0.0, "active") for n in (4, 2, 9)]
     assert not any(arm.startswith("one | 0 | everywhere") for arm in by_arm)
+    assert len(trials_of(phantom(toy), orders, ["active"])) == 7
 
 
 # ---- the whole -------------------------------------------------------------------------------------
@@ -170,7 +179,7 @@ def test_the_report_counts_what_the_session_answers(
     questions = attribute(toy, toy.view, "Yes", "Is there a dog in the image?", measure=5).ranked
     for count in (1, 2, 3):
         for value in (0.0, -30.0):
-            arm = f"measured at 0 | {value:g} | active | {count}"
+            arm = f"word at 0, measured | {value:g} | active | {count}"
             edits = [Edit(effect.neuron, value, "set", "active") for effect in ranked[:count]]
             said = toy.answer(toy.view, edits=edits)
             got = report["captions"]["arms"][arm]
@@ -182,8 +191,13 @@ def test_the_report_counts_what_the_session_answers(
             right = toy.answer(toy.view, "Is there a cake in the image?", edits)
             assert got.others_kept.value == (right == "Yes.")
     shares = report["captions"]["always_on_first"]
-    assert shares["measured at 0"] == (ranked[0].neuron == 3) and shares["measured, no always-on at 0"] == 0
-    assert set(report["captions"]["cases"]["guess | 0 | active | 1"]) == {"case 0", "case 1"}
+    assert shares["word at 0, measured"] == (ranked[0].neuron == 3)
+    assert shares["word at 0, measured, no always-on"] == 0
+    assert set(report["captions"]["cases"]["random | 0 | active | 1"]) == {"case 0", "case 1"}
+    best = repair(toy, toy.view, "dog", measure=5).tried[0]
+    got = report["captions"]["arms"][REPAIR]
+    assert got.gone.value == best.gone and got.phantoms == 2 and REPAIR not in report["questions"]["arms"]
+    assert got.clean.value == (best.gone and not best.lost)
     assert "captions: 2 phantoms" in capsys.readouterr().err
 
 
