@@ -6,7 +6,7 @@ Every answer is made without drafts, on a memory of its own, unless said otherwi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -39,10 +39,9 @@ class Costs(NamedTuple):
     same_length: bool
 
 
-def measure(session: Session, images: Sequence[Image.Image], max_new_tokens: int) -> dict:
+def measure(session: Session, images: Iterable[Image.Image], max_new_tokens: int) -> dict:
     """Medians over pictures, and what CNS adds as a share of the time without it."""
     contrast = Contrast()
-    _costs(session, images[0], contrast, max_new_tokens, False)  # warms up
     found = [_costs(session, image, contrast, max_new_tokens, bool(i % 2)) for i, image in enumerate(images)]
     return {"all": _summary(found), "same_length": _summary([costs for costs in found if costs.same_length])}
 

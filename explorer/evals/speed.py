@@ -14,13 +14,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
+from tqdm import tqdm
 
 from explorer.errors import ExplorerError
 from explorer.evals import cns_cost
@@ -107,18 +109,20 @@ def embedded(config: SpeedConfig) -> dict:
     span = (config.lowest, config.highest)
     if "moves" in config.parts:
         found = [
-            move for image in images for move in random_moves(session, hooked, image, config.moves, span, rng)
+            move
+            for image in _shown(images, "moves")
+            for move in random_moves(session, hooked, image, config.moves, span, rng)
         ]
         report |= {"moves": by_outcome(found), "moves_by_region": by_region(found)}
     if "drag" in config.parts:
         found = [
             move
-            for image in images[: max(1, config.scenes // 10)]
+            for image in _shown(images[: max(1, config.scenes // 10)], "drag")
             for move in drag(session, hooked, image, config.series, span)
         ]
         report["drag"] = by_outcome(found)
     if "cns" in config.parts:
-        report["cns"] = cns_cost.measure(session, images, config.max_new_tokens)
+        report["cns"] = cns_cost.measure(session, _shown(images, "cns"), config.max_new_tokens)
     return report
 
 
@@ -134,7 +138,7 @@ def large(config: SpeedConfig) -> dict:
     span = (config.lowest, config.highest)
     moves = [
         move
-        for image in images
+        for image in _shown(images, "large")
         for move in random_moves(session, hooked, image, config.large_moves, span, rng)
     ]
     dragged = drag(session, hooked, images[0], config.large_series, span) if config.large_series else []
@@ -157,6 +161,11 @@ def by_outcome(moves: Sequence[Move]) -> dict:
         "more": [move for move in moves if move.words > 2],
     }
     return {name: summary(chosen) for name, chosen in kinds.items() if chosen}
+
+
+def _shown(images: Sequence[Image.Image], what: str) -> Iterable[Image.Image]:
+    """The pictures, with a bar on terminals."""
+    return tqdm(images, desc=what, unit="picture", disable=None)
 
 
 def by_region(moves: Sequence[Move]) -> dict:
