@@ -91,7 +91,7 @@ class Decoder:
             return
         self_attentions(self.text_model, branch.attention.layers)
         if not branch.image.start < branch.image.stop < len(branch.ids):
-            raise ModelError("attention can be changed only for a prompt with a picture and text behind it")
+            raise ModelError("an attention edit needs a picture in the prompt, and text behind it")
 
     def _steps(self, branches: Sequence[Branch], pick: _Pick, memory: Memory) -> Generator[Step, None, None]:
         """The generation itself: nothing happens before the first `next`."""

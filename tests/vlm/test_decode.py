@@ -304,7 +304,7 @@ def test_errors_come_before_the_first_step(lvlm: Llava) -> None:
         ([Asked("red " * 300, None)], 4, r"too long: 30. tokens and 4 new ones"),
         ([Asked(PROMPT, picture(0))], 1000, "the picture's 16 among them"),
         ([Asked(PROMPT, picture(0))], 0, "1 or more"),
-        ([Asked(PROMPT, None, attention=EDITS[0])], 4, "only for a prompt with a picture"),
+        ([Asked(PROMPT, None, attention=EDITS[0])], 4, "needs a picture"),
         ([Asked(PROMPT, picture(0), attention=AttentionEdit((1, 9)))], 4, "layers 1 to 9"),
         ([], 4, "nothing was asked"),
     ):
