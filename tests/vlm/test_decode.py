@@ -170,7 +170,7 @@ def test_answers_end_at_any_of_the_ends_and_at_the_limit(
 
 def test_contrasted_branches_agree_with_whole_passes(lvlm: Llava) -> None:
     memory, features = Memory(), picture(3)
-    for move in range(10):
+    for move in range(6):
         steered = changed(features, (3 * move) % 16, seed=move // 2)
         asked = [
             Asked(PROMPT, steered),
@@ -247,20 +247,20 @@ def test_a_siglip_tower(lvlm: Llava) -> None:
         ("min_new_tokens", 6),
         ("min_length", 28),
         ("forced_eos_token_id", 2),
-        ("exponential_decay_length_penalty", (3, 1.5)),
+        ("exponential_decay_length_penalty", (0, 4.0)),
     ],
 )
 def test_the_settings_of_the_model_are_honoured(
     lvlm: Llava, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
-    plain = [last(lvlm.decode([Asked(PROMPT, picture(seed))], 10)).tokens for seed in range(6)]
+    plain = [last(lvlm.decode([Asked(PROMPT, picture(seed))], 10)).tokens for seed in range(4)]
     if name in ("min_new_tokens", "min_length", "exponential_decay_length_penalty"):
         ends = [plain[0][3], plain[1][2], plain[2][4]]
         monkeypatch.setattr(lvlm.model.generation_config, "eos_token_id", ends)
-        plain = [last(lvlm.decode([Asked(PROMPT, picture(seed))], 10)).tokens for seed in range(6)]
+        plain = [last(lvlm.decode([Asked(PROMPT, picture(seed))], 10)).tokens for seed in range(4)]
     monkeypatch.setattr(lvlm.model.generation_config, name, value)
     memory, other = Memory(), 0
-    for seed in (*range(6), 5):
+    for seed in (*range(4), 3):
         inputs = lvlm._tokens(PROMPT, 16, 10)
         ready = {"image": type("Ready", (), {"pooler_output": [picture(seed)]})()}
         wanted = lvlm.model.generate(**inputs, mm_encoder_outputs=ready, max_new_tokens=10, do_sample=False)
