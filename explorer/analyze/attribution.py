@@ -110,7 +110,7 @@ def attribute(
     """Rank the neurons behind a word, or a run of words, of an answer.
 
     answer: None for the model's own; any text will do. instead: what should be answered in its place: then it
-    is explained why the two part where they do (see `Target`), at twice the passes. measure: how
+    is explained why the two part where they do (see `Target`). measure: how
     many of the best guesses are set to `value` for real. patches: "active" changes a neuron where it fires,
     None everywhere; a (rows, cols) mask guesses and changes only there, where it fires. rank: guesses that
     "support" the word first, or by "size", so that those against it come too. by: what ranks the measured

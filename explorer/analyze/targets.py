@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from explorer.analyze.places import BATCH, LINKS, Edited, Place, place_in, token_log_probs, word_sums
@@ -49,13 +50,19 @@ class Target:
     at: int = 0
 
     def read(self, session: Session, asked: Sequence[Edited], prompt: str, batch: int = BATCH) -> Reading:
-        """The score for several (view, edits). With `instead`, two passes for each."""
-        tokens = token_log_probs(session, asked, prompt, self.place, batch)
-        others = word_sums(tokens, self.place.others)
+        """The score for several (view, edits), with one pass for each."""
         if self.instead is None:
-            return Reading(word_sums(tokens, [self.place.word])[:, 0], others)
-        rival = session.log_probs(asked, prompt, self.instead, batch=batch)
-        return Reading(tokens[:, self.at] - rival[:, self.at], others)
+            tokens = token_log_probs(session, asked, prompt, self.place, batch)
+            score = word_sums(tokens, [self.place.word])[:, 0]
+            return Reading(score, word_sums(tokens, self.place.others))
+        ours, other = (session.lvlm.answer_tokens(text) for text in (self.place.answer, self.instead))
+        parts = []
+        for start in range(0, len(asked), batch):
+            likely = session.next_words(asked[start : start + batch], prompt, self.place.answer)
+            tokens = likely[:, range(len(ours)), ours]
+            odds = likely[:, self.at, ours[self.at]] - likely[:, self.at, other[self.at]]
+            parts.append(Reading(odds, word_sums(tokens, self.place.others)))
+        return Reading(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def slope(self, session: Session, view: View, prompt: str) -> Slope:
         """The score of the untouched picture and its gradient: one backward pass, two with `instead`."""

@@ -11,14 +11,13 @@ is asked about with the same edits.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from explorer.analyze.attribution import Attribution
 from explorer.analyze.places import place_in, runs_of
 from explorer.analyze.repair import judged
 from explorer.analyze.repair import trials_of as repairs_of
@@ -82,7 +81,7 @@ class PhantomsConfig:
             raise ExplorerError(f"the values {self.values} must be finite numbers")
 
 
-Judge = Callable[[Session, Sequence[Trial], PhantomsConfig], list[Outcome]]
+Judge = Callable[[Session, Sequence[Trial], PhantomsConfig], dict[str, Outcome]]
 
 
 class Ask(NamedTuple):
@@ -91,6 +90,11 @@ class Ask(NamedTuple):
     view: View
     prompt: str
     edits: tuple[Edit, ...] = ()
+
+    @property
+    def key(self) -> tuple:
+        """What the answer depends on; the order of edits of different neurons is none of it."""
+        return id(self.view), self.prompt, frozenset((e.neuron, e.value, str(e.patches)) for e in self.edits)
 
 
 def phantoms_in_captions(session: Session, config: PhantomsConfig) -> list[Phantom]:
@@ -127,20 +131,19 @@ def _looked(session: Session, config: PhantomsConfig) -> Iterator[tuple[list[Sce
 
 
 def answers_to(session: Session, asked: Sequence[Ask], config: PhantomsConfig) -> list[str]:
-    """The greedy answers, those to one prompt in batches."""
-    places: dict[str, list[int]] = {}
-    for place, ask in enumerate(asked):
-        places.setdefault(ask.prompt, []).append(place)
-    texts = [""] * len(asked)
-    for prompt, here in places.items():
-        for start in range(0, len(here), config.batch):
-            part = here[start : start + config.batch]
-            pairs = [(asked[place].view, asked[place].edits) for place in part]
-            for place, text in zip(
-                part, session.answers(pairs, prompt, max_new_tokens=config.length), strict=True
-            ):
-                texts[place] = text
-    return texts
+    """The greedy answers, those to one prompt in batches; what is asked twice is answered once."""
+    once = {ask.key: ask for ask in asked}
+    prompts: dict[str, list[Ask]] = {}
+    for ask in once.values():
+        prompts.setdefault(ask.prompt, []).append(ask)
+    texts: dict[tuple, str] = {}
+    for prompt, asks in prompts.items():
+        for start in range(0, len(asks), config.batch):
+            part = asks[start : start + config.batch]
+            pairs = [(ask.view, ask.edits) for ask in part]
+            found = session.answers(pairs, prompt, max_new_tokens=config.length)
+            texts |= {ask.key: text for ask, text in zip(part, found, strict=True)}
+    return [texts[ask.key] for ask in asked]
 
 
 def word_for(session: Session, text: str, concept: str) -> str:
@@ -149,69 +152,53 @@ def word_for(session: Session, text: str, concept: str) -> str:
     return next(words for words in (entry.phrase, entry.plural) if runs_of(session.lvlm, text, words))
 
 
-def caption_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> list[Outcome]:
-    """What became of the phantoms in captions."""
+def caption_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> dict[str, Outcome]:
+    """What became of one phantom in a caption, by arm; of the repairs, the best one by its words counts."""
     texts = answers_to(session, [Ask(t.phantom.view, t.phantom.prompt, t.edits) for t in trials], config)
-    return [
-        caption_outcome(trial.phantom.scene, trial.phantom.answer, text)
+    found = {
+        trial.arm: caption_outcome(trial.phantom.scene, trial.phantom.answer, text)
         for trial, text in zip(trials, texts, strict=True)
-    ]
-
-
-def repaired(
-    session: Session, phantom: Phantom, suspects: Sequence[Attribution], config: PhantomsConfig
-) -> Outcome:
-    """What becomes of the phantom when the suspects are tried and the best answer is taken, by its words."""
-    tried = [Ask(phantom.view, phantom.prompt, edits) for edits in repairs_of(suspects)]
-    texts = answers_to(session, tried, config)
-    found = [
-        judged(session, phantom.word, phantom.answer, text, ask.edits)
-        for ask, text in zip(tried, texts, strict=True)
-    ]
-    best = min(found, key=lambda one: one.cost)
-    return caption_outcome(phantom.scene, phantom.answer, best.answer)
-
-
-def answer_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> list[Outcome]:
-    """What became of the phantoms in answers: gone when it is not "yes" any more.
-
-    Beside it the same is asked of the first thing in sight about which the untouched model says "yes".
-    """
-    rights = _right_questions(session, {id(t.phantom): t.phantom for t in trials}.values(), config)
-    texts = answers_to(session, [Ask(t.phantom.view, t.phantom.prompt, t.edits) for t in trials], config)
-    sure = [trial for trial in trials if id(trial.phantom) in rights]
-    again = [Ask(trial.phantom.view, rights[id(trial.phantom)], trial.edits) for trial in sure]
-    kept = {
-        id(trial): yes_or_no(text) is True
-        for trial, text in zip(sure, answers_to(session, again, config), strict=True)
+        if trial.arm != REPAIR
     }
-    return [
-        Outcome(
-            trial.phantom.scene.seed,
-            str(trial.phantom.scene.case),
-            yes_or_no(text) is not True,
-            int(id(trial) in kept),
-            int(kept.get(id(trial), False)),
-            0,
-        )
+    repairs = [
+        judged(session, trial.phantom.word, trial.phantom.answer, text, trial.edits)
         for trial, text in zip(trials, texts, strict=True)
+        if trial.arm == REPAIR
     ]
+    if repairs:
+        best = min(repairs, key=lambda one: one.cost)
+        found[REPAIR] = caption_outcome(trials[0].phantom.scene, trials[0].phantom.answer, best.answer)
+    return found
 
 
-def _right_questions(session: Session, phantoms: Iterable[Phantom], config: PhantomsConfig) -> dict[int, str]:
-    """By phantom, a question about a thing in sight that the untouched model answers "yes"."""
-    asked = [
-        (phantom, Ask(phantom.view, exists(thing.concept, True).prompt))
-        for phantom in phantoms
-        for thing in phantom.scene.objects
-        if thing.visible >= VISIBLE
-    ]
-    texts = answers_to(session, [ask for _, ask in asked], config)
-    right: dict[int, str] = {}
-    for (phantom, ask), text in zip(asked, texts, strict=True):
-        if yes_or_no(text):
-            right.setdefault(id(phantom), ask.prompt)
-    return right
+def answer_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> dict[str, Outcome]:
+    """What became of one phantom in an answer, by arm: gone when it is not "yes" any more.
+
+    Beside it the same edits meet a question about the first thing in sight about which the untouched model
+    says "yes".
+    """
+    trials = [trial for trial in trials if trial.arm != REPAIR]
+    phantom = trials[0].phantom
+    prompt = _right_question(session, phantom, config)
+    asked = [Ask(phantom.view, phantom.prompt, trial.edits) for trial in trials]
+    again = [Ask(phantom.view, prompt, trial.edits) for trial in trials] if prompt else []
+    texts = answers_to(session, [*asked, *again], config)
+    kept = [yes_or_no(text) is True for text in texts[len(asked) :]] or [False] * len(asked)
+    scene = phantom.scene
+    return {
+        trial.arm: Outcome(
+            scene.seed, str(scene.case), yes_or_no(text) is not True, len(again) and 1, keeps, 0
+        )
+        for trial, text, keeps in zip(trials, texts, kept, strict=False)
+    }
+
+
+def _right_question(session: Session, phantom: Phantom, config: PhantomsConfig) -> str | None:
+    """A question about a thing in sight that the untouched model answers "yes"."""
+    clear = [thing.concept for thing in phantom.scene.objects if thing.visible >= VISIBLE]
+    asked = [Ask(phantom.view, exists(concept, True).prompt) for concept in dict.fromkeys(clear)]
+    texts = answers_to(session, asked, config)
+    return next((ask.prompt for ask, text in zip(asked, texts, strict=True) if yes_or_no(text)), None)
 
 
 def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config: PhantomsConfig) -> dict:
@@ -224,10 +211,9 @@ def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config
             session, phantom, config.values, config.measure, config.seed, config.batch
         )
         trials = trials_of(phantom, orders, config.regions)
-        for trial, outcome in zip(trials, judge(session, trials, config), strict=True):
-            outcomes.setdefault(trial.arm, []).append(outcome)
-        if judge is caption_outcomes:
-            outcomes.setdefault(REPAIR, []).append(repaired(session, phantom, suspects, config))
+        trials += [Trial(phantom, REPAIR, edits) for edits in repairs_of(suspects)]
+        for arm, outcome in judge(session, trials, config).items():
+            outcomes.setdefault(arm, []).append(outcome)
         for order in orders:
             first.setdefault(order.name, []).append(bool(always_on.intersection(order.neurons[:1])))
         print(f"\r{place + 1} of {len(phantoms)} phantoms", end="", file=sys.stderr, flush=True)

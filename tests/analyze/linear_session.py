@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from types import SimpleNamespace
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from explorer.vlm.memory import Memory
 ROWS, COLS, WIDTH, NEURONS = 2, 3, 5, 12
 WORDS = ("A", "table", "cake", "fork")
 LEVEL = -1.0
+VOCABULARY = ("a", "table", "cake", "fork", "dog", "cat", "with", "and", "yes", "no")
 ASKS = "Is there a "
 
 
@@ -59,7 +59,7 @@ class LinearSession:
         self.lvlm = SimpleNamespace(
             default_prompt="Describe.",
             answer_words=answer_words,
-            answer_tokens=lambda text: [crc32(word.text.lower().encode()) for word in answer_words(text)],
+            answer_tokens=self.tokens,
         )
         self.store = None if always is None else SimpleNamespace()
         self._always = always
@@ -92,24 +92,33 @@ class LinearSession:
         self.prompts.append(prompt)
         return [self.answer(view, prompt, edits) for view, edits in asked]
 
-    def log_probs(
-        self, asked: Sequence[tuple[View, Sequence[Edit]]], prompt: str, answer: str, *, batch: int = 32
+    def tokens(self, text: str) -> list[int]:
+        """Each word's place in the vocabulary."""
+        return [VOCABULARY.index(word.text.lower()) for word in answer_words(text)]
+
+    def next_words(
+        self, asked: Sequence[tuple[View, Sequence[Edit]]], prompt: str, answer: str
     ) -> torch.Tensor:
         self.batches.append(len(asked))
         self.prompts.append(prompt)
-        words = [word.text for word in answer_words(answer)]
+        places = range(len(answer_words(answer)) + 1)
         rows = [
-            [
-                self.level(w, place) + self.moved(view, edits, meant(w, prompt))
-                for place, w in enumerate(words)
-            ]
+            [self.level(w, place) + self.moved(view, edits, meant(w, prompt)) for w in VOCABULARY]
             for view, edits in asked
+            for place in places
         ]
-        return torch.tensor(rows, dtype=torch.float64).reshape(len(asked), len(words))
+        return torch.tensor(rows, dtype=torch.float64).reshape(len(asked), len(places), len(VOCABULARY))
+
+    def log_probs(
+        self, asked: Sequence[tuple[View, Sequence[Edit]]], prompt: str, answer: str, *, batch: int = 32
+    ) -> torch.Tensor:
+        tokens = torch.tensor(self.tokens(answer), dtype=torch.int64)
+        likely = self.next_words(asked, prompt, answer)[:, :-1]
+        return likely.gather(2, tokens.expand(len(asked), -1)[..., None])[..., 0]
 
     def level(self, word: str, place: int) -> float:
         """The untouched log-probability of a word at a place: words that the answer lacks fit best at 2."""
-        return LEVEL if word in self.said or place == 2 else 2 * LEVEL
+        return LEVEL if word in map(str.lower, self.said) or place == 2 else 2 * LEVEL
 
     def word_gradients(
         self, view: View, prompt: str, answer: str, words: Sequence[AnswerWord]

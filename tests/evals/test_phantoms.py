@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from linear_session import LinearSession
+from linear_session import LinearSession, make_view
 
 from explorer.analyze.attribution import attribute
 from explorer.analyze.repair import repair
@@ -41,7 +41,7 @@ def scene_of(seed: int, absent: str = "dog", there: tuple[str, ...] = ("cake", "
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> LinearSession:
     session = LinearSession(always=(3,), said=SAID)
-    session.look = lambda image: session.view
+    session.look = lambda image: make_view(session.sae)
     monkeypatch.setattr(phantoms, "draw", lambda seed, family: scene_of(seed))
     monkeypatch.setattr(phantoms.Session, "open", lambda *parts: session)
     return session
@@ -106,11 +106,14 @@ def test_the_word_is_the_one_that_the_caption_uses(toy: LinearSession) -> None:
     assert word_for(toy, "A table with a fork and knife.", "fork_and_knife") == "fork and knife"
 
 
-def test_answers_come_back_in_order_and_in_batches_of_one_prompt(toy: LinearSession) -> None:
-    gone = (Edit(toy.view.top(1)[0].neuron, -50.0, "set", "active"),)
+def test_answers_come_back_in_order_in_batches_of_one_prompt_and_are_asked_for_once(
+    toy: LinearSession,
+) -> None:
+    one, other = (found.neuron for found in toy.view.top(2))
+    first, second = Edit(one, -50.0, "set", "active"), Edit(other, 9.0)
     asked = [
         Ask(toy.view, prompt, edits)
-        for edits in ((), gone)
+        for edits in ((), (first,), (second,), (first, second), (second, first))
         for prompt in ("Describe.", "Is there a dog in the image?", "Is there a cat in the image?")
     ] * 2
     got = answers_to(toy, asked, PhantomsConfig(batch=3))
