@@ -47,14 +47,21 @@ def random_moves(
     count: int,
     span: tuple[float, float],
     rng: np.random.Generator,
+    nudges: int = 0,
 ) -> list[Move]:
-    """Random edits of one picture, each on a fresh memory that holds the untouched caption only."""
+    """Random edits of one picture, each on a fresh memory that holds the untouched caption only.
+
+    nudges: how many more only scale one of the strongest neurons by a thousandth, where it fires.
+    """
     opened, inputs = session.look(image), hooked.inputs(image)
     moves = []
-    for number in range(count):
+    for number in range(count + nudges):
         view = replace(opened, memory=Memory())
         before = slide(session, view, (), hooked.max_new_tokens)
-        edits = random_edits(session, view, hooked, before.tokens, span, rng)
+        if number < count:
+            edits = random_edits(session, view, hooked, before.tokens, span, rng)
+        else:
+            edits = [Edit(view.top(nudges, "max")[number - count].neuron, 1.001, "scale", "active")]
         moves.append(timed(session, view, hooked, inputs, edits, before.tokens, bool(number % 2)))
     return moves
 

@@ -69,10 +69,13 @@ class SpeedConfig:
     """of the large model's SAE"""
     active: int = 20
     """its neurons that fire on a patch, on average"""
-    large_scenes: int = 2
+    large_scenes: int = 1
     """pictures for the large model"""
     large_moves: int = 5
     """random moves per picture of the large model"""
+    large_nudges: int = 3
+    """moves per picture of the large model that scale a neuron by a thousandth: its text is chaotic, and any
+    larger move changes most of it"""
     large_series: int = 6
     """values in its drag"""
     large_tokens: int = 24
@@ -139,7 +142,7 @@ def large(config: SpeedConfig) -> dict:
     moves = [
         move
         for image in _shown(images, "large")
-        for move in random_moves(session, hooked, image, config.large_moves, span, rng)
+        for move in random_moves(session, hooked, image, config.large_moves, span, rng, config.large_nudges)
     ]
     dragged = drag(session, hooked, images[0], config.large_series, span) if config.large_series else []
     return {

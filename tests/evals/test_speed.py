@@ -90,9 +90,10 @@ def test_the_hook_changes_what_the_session_changes(session: Session, hooked: Hoo
 
 def test_random_moves_and_drags_give_the_same_tokens_on_both_sides(session: Session, hooked: Hooked) -> None:
     rng, image = np.random.default_rng(0), draw(4).image
-    moves = random_moves(session, hooked, image, 6, (-30.0, 60.0), rng)
+    moves = random_moves(session, hooked, image, 6, (-30.0, 60.0), rng, nudges=2)
     dragged = drag(session, hooked, image, 5, (-30.0, 60.0))
-    assert len(moves) == 6 and len(dragged) == 5
+    assert len(moves) == 8 and len(dragged) == 5
+    assert [(move.words, move.region) for move in moves[6:]] == [(0, "active")] * 2
     assert all(move.ours.tokens == move.baseline.tokens for move in [*moves, *dragged])
     assert any(move.words for move in moves)
     assert {move.region for move in moves} == {"everywhere", "active"}
@@ -161,11 +162,11 @@ def test_the_command_at_a_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixtur
     out = tmp_path / "speed.json"
     line = (
         "--scenes 2 --moves 2 --series 3 --max-new-tokens 16 --shape tiny --neurons 128 --active 6 "
-        f"--large-scenes 1 --large-moves 2 --large-series 3 --large-tokens 8 --out {out}"
+        f"--large-scenes 1 --large-moves 2 --large-nudges 1 --large-series 3 --large-tokens 8 --out {out}"
     )
     assert speed.main(line.split()) == 0
     report = json.loads(out.read_text())
-    for found, moves, dragged in ((report["embedded"], 4, 3), (report["large"], 2, 3)):
+    for found, moves, dragged in ((report["embedded"], 4, 3), (report["large"], 3, 3)):
         assert found["moves"]["all"]["moves"] == found["moves"]["all"]["agree"] == moves
         assert found["drag"]["all"]["moves"] == found["drag"]["all"]["agree"] == dragged
     cns = report["embedded"]["cns"]
