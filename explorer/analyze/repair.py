@@ -32,8 +32,8 @@ LOST_WEIGHT = 2
 
 @dataclass(frozen=True, eq=False)
 class Repair:
-    """One trial: its edits and the answer; gone: the word is not said any more; lost, added: the words, links
-    apart, that left and came with it."""
+    """One trial: its edits and the answer; gone: the word is not said any more; lost, added: the words that
+    the wished answer has and this one has not, and the other way round, links apart."""
 
     edits: tuple[Edit, ...]
     answer: str
@@ -76,7 +76,7 @@ def repair(
 ) -> Repairs:
     """Look for edits after which the untouched answer lacks a word, and little else.
 
-    instead: the answer as it should be; None: the answer with the word cut out (`without`). values: what
+    instead: the answer as it should be, None for the answer with the word cut out (`without`). values: what
     neurons are set to; neurons: how many are taken from each ranking; measure: how many of the best guesses
     are measured for it. Takes about 6 x measure passes and 15 x neurons short answers.
     Raises EditError for a word that the answer does not have, or values that are none or not finite.
@@ -94,10 +94,10 @@ def repair(
             break
         part = trials[start : start + batch]
         texts = session.answers([(view, edits) for edits in part], asked, max_new_tokens=max_new_tokens)
-        tried += [judged(session, word, answer, text, edits) for edits, text in zip(part, texts, strict=True)]
+        tried += [judged(session, word, wished, text, edits) for edits, text in zip(part, texts, strict=True)]
         if progress is not None:
             progress(len(tried), len(trials))
-    tried.sort(key=lambda one: (one.answer != instead, one.cost))
+    tried.sort(key=lambda one: one.cost)
     complete = len(tried) == len(trials) and all(one.complete for one in found)
     return Repairs(word, answer, wished, tuple(tried), complete)
 
@@ -145,12 +145,12 @@ def trials_of(
     ]
 
 
-def judged(session: Session, word: str, before: str, after: str, edits: tuple[Edit, ...] = ()) -> Repair:
-    """A trial judged by the words of its answer; the word itself, one or many, is neither lost nor added."""
+def judged(session: Session, word: str, wished: str, after: str, edits: tuple[Edit, ...] = ()) -> Repair:
+    """A trial judged by the words of its answer beside the wished one; the word itself counts for neither."""
     forms = [word, f"{word}s", word.removesuffix("s")]
     gone = not any(runs_of(session.lvlm, after, form) for form in forms)
     parts = {part.text.lower() for form in forms for part in session.lvlm.answer_words(form)}
-    old, new = (_counted(session, text, parts) for text in (before, after))
+    old, new = (_counted(session, text, parts) for text in (wished, after))
     return Repair(edits, after, gone, tuple((old - new).elements()), tuple((new - old).elements()))
 
 

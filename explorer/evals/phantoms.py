@@ -161,7 +161,7 @@ def caption_outcomes(session: Session, trials: Sequence[Trial], config: Phantoms
         if trial.arm != REPAIR
     }
     repairs = [
-        judged(session, trial.phantom.word, trial.phantom.answer, text, trial.edits)
+        judged(session, trial.phantom.word, trial.phantom.instead, text, trial.edits)
         for trial, text in zip(trials, texts, strict=True)
         if trial.arm == REPAIR
     ]
