@@ -19,6 +19,7 @@ from explorer.analyze.targets import target_in, without
 from explorer.errors import EditError
 from explorer.sae import SAE, ActivationRule
 from explorer.vlm import open_lvlm
+from explorer.world import draw
 
 SAID = ("A", "cake", "dog", "cat")
 
@@ -143,3 +144,13 @@ def test_repairs_can_be_watched_and_stopped_and_refuse_nonsense(toy: LinearSessi
     ):
         with pytest.raises(EditError, match=words):
             repair(toy, toy.view, **{"word": "dog", **wrong})
+
+
+def test_the_phantom_fork_of_the_embedded_model_is_repaired() -> None:
+    session = Session.open()
+    view = session.look(draw(0, "counterfactual").image)
+    found = repair(session, view, "fork and knife", neurons=2, measure=12, max_new_tokens=24)
+    assert found.answer == "A dining table with a cake and a fork and knife."
+    best = found.tried[0]
+    assert best.answer == found.instead == "A dining table with a cake." and len(best.edits) == 1
+    assert session.answer(view, edits=best.edits) == best.answer
