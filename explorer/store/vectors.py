@@ -5,6 +5,8 @@ Both are mapped from the disk, not read into memory. Knows FAISS; nothing of SQL
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
@@ -14,14 +16,26 @@ from explorer.errors import StoreError
 from explorer.records import Activation
 from explorer.store import sketch
 
-faiss.omp_set_num_threads(1)
-
 # Only this flag leaves the rows of a flat index on the disk (IO_FLAG_MMAP is for inverted lists).
 _MAPPED = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
 
 _ROWS_AT_ONCE = 4096
 _FLOAT = 4  # bytes
 _DAMAGED = "{name} of the store {folder} is damaged; build the store again"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Search with one thread, several times as quick for one query, and leave the setting as it was.
+
+    FAISS and torch share OpenMP's number of threads: what one sets, the other has.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -129,7 +143,8 @@ class Directions:
         if k < 1:
             return []
         query = self._index.reconstruct(neuron)[None]
-        cosines, neurons = self._index.search(query, k + 1)
+        with _one_thread():
+            cosines, neurons = self._index.search(query, k + 1)
         pairs = [(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True) if n != neuron]
         return _ordered(pairs)[:k]
 
@@ -174,7 +189,8 @@ class Centroids:
             return []
         chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(live))
         behind = faiss.SearchParametersPreTransform(index_params=chosen)
-        cosines, neurons = self._index.search(query[None], k, params=behind)
+        with _one_thread():
+            cosines, neurons = self._index.search(query[None], k, params=behind)
         return _ordered([(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True)])
 
     def _is_whole(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from store_maker import N_NEURONS, WIDTH, make_store, some_b_dec, some_centroids
@@ -137,6 +138,17 @@ def test_pictures_and_patches_find_the_nearest_exemplars(plain: Store) -> None:
                 assert [match.neuron for match in matches] == order[:k]
                 np.testing.assert_allclose([m.value for m in matches], expected[order[:k]], atol=1e-5)
             assert ask(vector, 0) == ask(vector, -1) == []
+
+
+def test_a_search_leaves_torch_its_threads(plain: Store) -> None:
+    # FAISS and torch share OpenMP's number of threads.
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        plain.similar(0, 2), plain.by_picture(np.ones(WIDTH, np.float32), 2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_wide_vectors_are_found_by_their_sketch(tmp_path: Path) -> None:
