@@ -25,7 +25,7 @@ from explorer.analyze.targets import without
 from explorer.errors import ExplorerError
 from explorer.evals.command import run_command
 from explorer.evals.outcomes import Outcome, by_case, caption_outcome, scored, table
-from explorer.evals.rankings import MOST, Phantom, Region, Trial, rankings, trials_of
+from explorer.evals.rankings import MOST, Phantom, Region, Trial, at_random, rankings, trials_of
 from explorer.evals.scores import yes_or_no
 from explorer.records import Edit
 from explorer.session import Session, View
@@ -35,7 +35,7 @@ from explorer.world.questions import exists
 from explorer.world.words import BY_NAME
 
 YES, NO = "Yes", "No."
-REPAIR = "repair: the best answer of all tried"
+REPAIR, CHANCE = "repair: the best answer of all tried", "repair: as many tried with random neurons"
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,17 @@ def caption_outcomes(session: Session, trials: Sequence[Trial], config: Phantoms
     found = {
         trial.arm: caption_outcome(trial.phantom.scene, trial.phantom.answer, text)
         for trial, text in zip(trials, texts, strict=True)
-        if trial.arm != REPAIR
+        if trial.arm not in (REPAIR, CHANCE)
     }
-    repairs = [
-        judged(session, trial.phantom.word, trial.phantom.instead, text, trial.edits)
-        for trial, text in zip(trials, texts, strict=True)
-        if trial.arm == REPAIR
-    ]
-    if repairs:
-        best = min(repairs, key=lambda one: one.cost)
-        found[REPAIR] = caption_outcome(trials[0].phantom.scene, trials[0].phantom.answer, best.answer)
+    for arm in (REPAIR, CHANCE):
+        repairs = [
+            judged(session, trial.phantom.word, trial.phantom.instead, text, trial.edits)
+            for trial, text in zip(trials, texts, strict=True)
+            if trial.arm == arm
+        ]
+        if repairs:
+            best = min(repairs, key=lambda one: one.cost)
+            found[arm] = caption_outcome(trials[0].phantom.scene, trials[0].phantom.answer, best.answer)
     return found
 
 
@@ -177,7 +178,7 @@ def answer_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsC
     Beside it the same edits meet a question about the first thing in sight about which the untouched model
     says "yes".
     """
-    trials = [trial for trial in trials if trial.arm != REPAIR]
+    trials = [trial for trial in trials if trial.arm not in (REPAIR, CHANCE)]
     phantom = trials[0].phantom
     prompt = _right_question(session, phantom, config)
     asked = [Ask(phantom.view, phantom.prompt, trial.edits) for trial in trials]
@@ -211,7 +212,9 @@ def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config
             session, phantom, config.values, config.measure, config.seed, config.batch
         )
         trials = trials_of(phantom, orders, config.regions)
-        trials += [Trial(phantom, REPAIR, edits) for edits in repairs_of(suspects)]
+        repairs = repairs_of(suspects)
+        trials += [Trial(phantom, REPAIR, edits) for edits in repairs]
+        trials += [Trial(phantom, CHANCE, edits) for edits in at_random(phantom, repairs, config.seed)]
         for arm, outcome in judge(session, trials, config).items():
             outcomes.setdefault(arm, []).append(outcome)
         for order in orders:

@@ -116,6 +116,19 @@ def _offered(name: str, known: Attribution, values: tuple[float, ...]) -> list[R
     return [Ranking(f"{name}, {way}", neurons, values) for way, neurons in chosen.items()]
 
 
+def at_random(phantom: Phantom, trials: Sequence[tuple[Edit, ...]], seed: int = 0) -> list[tuple[Edit, ...]]:
+    """The same trials with other neurons in the place of each: random ones among those that fire."""
+    firing = np.unique(phantom.view.codes.neurons.numpy())
+    named = sorted({edit.neuron for edits in trials for edit in edits})
+    rng = np.random.default_rng([seed, phantom.scene.seed, len(named)])
+    drawn = rng.choice(firing, len(named), replace=len(firing) < len(named)).tolist()
+    other = dict(zip(named, drawn, strict=True))
+    return [
+        tuple(Edit(other[edit.neuron], edit.value, edit.mode, edit.patches) for edit in edits)
+        for edits in trials
+    ]
+
+
 def trials_of(
     phantom: Phantom, orders: Sequence[Ranking], regions: Sequence[Region] = ("active", "everywhere")
 ) -> list[Trial]:

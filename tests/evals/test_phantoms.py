@@ -15,6 +15,7 @@ from explorer.errors import ExplorerError
 from explorer.evals import phantoms
 from explorer.evals.outcomes import Outcome, by_case, caption_outcome, scored, table
 from explorer.evals.phantoms import (
+    CHANCE,
     REPAIR,
     Ask,
     PhantomsConfig,
@@ -25,7 +26,7 @@ from explorer.evals.phantoms import (
     run,
     word_for,
 )
-from explorer.evals.rankings import Phantom, Ranking, rankings, trials_of
+from explorer.evals.rankings import Phantom, Ranking, at_random, rankings, trials_of
 from explorer.records import Edit
 
 SAID = ("A", "cake", "dog", "cat")
@@ -171,6 +172,16 @@ def test_trials_are_every_count_value_and_region_once(toy: LinearSession) -> Non
     assert len(trials_of(phantom(toy), orders, ["active"])) == 7
 
 
+def test_repairs_at_random_are_the_same_trials_with_other_neurons(toy: LinearSession) -> None:
+    tried = [(Edit(900, -10.0, "set", "active"),), (Edit(901, 0.0), Edit(900, 0.0))]
+    drawn = at_random(phantom(toy), tried)
+    assert [[(e.value, e.patches) for e in edits] for edits in drawn] == [
+        [(e.value, e.patches) for e in edits] for edits in tried
+    ]
+    assert drawn[0][0].neuron == drawn[1][1].neuron != drawn[1][0].neuron
+    assert {e.neuron for edits in drawn for e in edits} <= set(toy.view.codes.neurons.tolist())
+
+
 # ---- the whole -------------------------------------------------------------------------------------
 
 
@@ -201,6 +212,7 @@ def test_the_report_counts_what_the_session_answers(
     got = report["captions"]["arms"][REPAIR]
     assert got.gone.value == best.gone and got.phantoms == 2 and REPAIR not in report["questions"]["arms"]
     assert got.clean.value == (best.gone and not best.lost)
+    assert report["captions"]["arms"][CHANCE].phantoms == 2 and CHANCE not in report["questions"]["arms"]
     assert "captions: 2 phantoms" in capsys.readouterr().err
 
 
