@@ -15,6 +15,7 @@ Knows a causal language model of transformers that takes embeddings; nothing of 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from explorer.vlm.attention import changed_attention, self_attentions
 from explorer.vlm.base import AttentionEdit, Cancel, Choose, Step
 from explorer.vlm.cache import GrowingCache, can_be_cropped
 from explorer.vlm.drafts import propose
+from explorer.vlm.hooks import last_rows_only
 from explorer.vlm.memory import Memory, Reading
 from explorer.vlm.processors import end_tokens, processors_of
 
@@ -60,6 +62,8 @@ class Decoder:
         self.model, self.text_model, self._text = model, text_model, text
         self.config = model.config.get_text_config()
         self.croppable = can_be_cropped(self.config)
+        mlps = [module for name, module in text_model.named_modules() if name.endswith(".mlp")]
+        self._last_mlp = mlps[-1] if mlps else None
 
     def decode(
         self,
@@ -84,6 +88,13 @@ class Decoder:
             processors = processors_of(settings, len(ids), max_new_tokens, device)
         pick = _Pick(ids, processors, choose, end_tokens(settings), max_new_tokens, device)
         return self._steps(branches, pick, Memory() if memory is None else memory)
+
+    def scoring(self, rows: int) -> AbstractContextManager[None]:
+        """A pass in which only the last rows are scored: the last layer need not finish the others.
+
+        Their keys and values are made before that.
+        """
+        return nullcontext() if self._last_mlp is None else last_rows_only(self._last_mlp, rows)
 
     def _check(self, branch: Branch) -> None:
         """Raises ModelError for an attention edit of layers that there are not, or without a picture."""
@@ -199,7 +210,7 @@ class _Reader:
 
     def __init__(self, decoder: Decoder, place: int, branch: Branch, memory: Memory) -> None:
         self._embed, self._head = decoder.model.get_input_embeddings(), decoder.model.get_output_embeddings()
-        self._text_model, self._branch = decoder.text_model, branch
+        self._decoder, self._branch = decoder, branch
         self._rows = branch.embeddings()
         edit = branch.attention
         self._late = edit is not None and edit.rows == "answer"
@@ -224,13 +235,13 @@ class _Reader:
         if new:
             ids = torch.tensor(new, device=self._rows.device)
             parts.append(self._embed(ids).to(self._rows.dtype))
-        with changed_attention(
-            self._text_model, self._branch.attention, self._branch.image, len(self._branch.ids) - 1
-        ):
-            output = self._text_model(
+        text_model, scored = self._decoder.text_model, 1 + len(draft)
+        attention, image, last = self._branch.attention, self._branch.image, len(self._branch.ids) - 1
+        with changed_attention(text_model, attention, image, last), self._decoder.scoring(scored):
+            output = text_model(
                 inputs_embeds=torch.cat(parts)[None], past_key_values=self._cache, use_cache=True
             )
-            return self._head(output.last_hidden_state[0, -1 - len(draft) :])
+            return self._head(output.last_hidden_state[0, -scored:])
 
     def take_back(self, rows: int) -> None:
         """Forget the last rows: those of a draft that did not hold."""

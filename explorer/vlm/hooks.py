@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 
 class Captured:
@@ -59,3 +60,25 @@ def edited(module: nn.Module, edit: Callable[[torch.Tensor], torch.Tensor]) -> I
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def last_rows_only(module: nn.Module, rows: int) -> Iterator[None]:
+    """Let the module work on the last rows of its input [..., L, width] only; the others come out as 0."""
+    lengths: list[int] = []
+
+    def before(_module: nn.Module, args: tuple) -> tuple:
+        lengths.append(args[0].shape[-2])
+        return (args[0][..., -rows:, :], *args[1:])
+
+    def after(_module: nn.Module, _args: object, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        first = output[0] if isinstance(output, tuple) else output
+        padded = pad(first, (0, 0, lengths.pop() - first.shape[-2], 0))
+        return (padded, *output[1:]) if isinstance(output, tuple) else padded
+
+    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after, prepend=True)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -68,7 +68,7 @@ class Llava:
         self.text_size = sum({id(weights): weights.numel() for weights in text}.values())
         self._framing = framing_of(processor.image_processor)
         self.preprocessing = f"{self._framing.words()}; {type(processor.image_processor).__name__}"
-        self._encoded = lru_cache(maxsize=32)(partial(_encode, processor.tokenizer))
+        self._encoded = lru_cache(maxsize=32)(partial(_encode, processor))
         self._text = partial(_text, processor.tokenizer)
         self._decoder = Decoder(model, self._core.language_model, self._text)
 
@@ -251,9 +251,7 @@ class Llava:
         """Ids and mask of the prompt with its image token repeated. Raises ModelError when it is too long."""
         if max_new_tokens < 1:
             raise ModelError(f"an answer of {max_new_tokens} tokens was asked for; ask for 1 or more")
-        mark, repeats = self.processor.image_token, image_tokens or 0
-        text = self.prompt_text(prompt, preface, image_tokens is not None).replace(mark, mark * repeats)
-        inputs = self._encoded(text)
+        inputs = self._encoded(prompt, image_tokens, preface)
         length, room = inputs["input_ids"].shape[1], self.model.config.text_config.max_position_embeddings
         if length + max_new_tokens > room:
             picture = "" if image_tokens is None else f" (the picture's {image_tokens} among them)"
@@ -310,9 +308,13 @@ class Llava:
         return [self._text(row.tolist()) for row in output[:, inputs["input_ids"].shape[1] :]]
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> dict[str, torch.Tensor]:
-    """Ids and mask [1, length] of a text."""
-    return dict(tokenizer([text], return_tensors="pt", return_token_type_ids=False))
+def _encode(
+    processor: LlavaProcessor, prompt: str, image_tokens: int | None, preface: str
+) -> dict[str, torch.Tensor]:
+    """Ids and mask [1, length] of a prompt in the model's form, its image token repeated; None: without."""
+    text, mark = in_form(processor, prompt, preface, image_tokens is not None), processor.image_token
+    text = text.replace(mark, mark * (image_tokens or 0))
+    return dict(processor.tokenizer([text], return_tensors="pt", return_token_type_ids=False))
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from explorer.vlm import open_lvlm
-from explorer.vlm.hooks import capture, edited
+from explorer.vlm.hooks import capture, edited, last_rows_only
 from explorer.vlm.llava import Llava
 
 
@@ -105,3 +105,26 @@ def test_stop_ends_the_pass_and_tuples_pass_through() -> None:
     with capture(pair) as unused:
         pass
     assert unused.output is None
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_module_works_on_the_last_rows_only(paired: bool) -> None:
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple:
+            seen.append(x.shape[-2])
+            return (2 * x, "more") if paired else 2 * x
+
+    seen: list[int] = []
+    module, x = Twice(), torch.randn(1, 7, 3)
+    with last_rows_only(module, 2):
+        output = module(x)
+    rows = output[0] if paired else output
+    assert torch.equal(rows[:, -2:], 2 * x[:, -2:]) and not rows[:, :-2].any() and rows.shape == x.shape
+    assert not paired or output[1] == "more"
+    with last_rows_only(module, 9):
+        module(x)
+    module(x)
+    assert seen == [2, 7, 7]
+    with pytest.raises(RuntimeError, match="broken"), last_rows_only(module, 2):
+        raise RuntimeError("broken")
+    assert not module._forward_hooks and not module._forward_pre_hooks
