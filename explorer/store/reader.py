@@ -93,6 +93,7 @@ class Store:
         self._notes = Notes(folder, manifest.sae_id)
         self._probe: object = _UNREAD
         self._probe_lock = threading.Lock()
+        self._always_on: dict[float, tuple[int, ...]] = {}
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -288,8 +289,12 @@ class Store:
 
     def always_on(self, min_frequency: float = 1.0) -> list[int]:
         """The neurons that are in the image-level top-20 of at least this share of the indexed images."""
-        sql = "SELECT neuron FROM neurons WHERE in_top >= ? ORDER BY neuron"
-        return [row[0] for row in self._database.ask(sql, (min_frequency,))]
+        known = self._always_on.get(min_frequency)
+        if known is None:
+            sql = "SELECT neuron FROM neurons WHERE in_top >= ? ORDER BY neuron"
+            known = tuple(row[0] for row in self._database.ask(sql, (min_frequency,)))
+            self._always_on = {min_frequency: known}  # each contrast asks, with the same share mostly
+        return list(known)
 
     def classes(self, always_share: float = ALWAYS_SHARE, rare_share: float = RARE_SHARE) -> np.ndarray:
         """The class of every neuron, [F] str; `classes.count` counts them.
