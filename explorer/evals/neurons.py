@@ -62,6 +62,8 @@ class NeuronsConfig:
     """JSON file for the report"""
 
     def __post_init__(self) -> None:
+        if self.scenes < 1:
+            raise ExplorerError(f"scenes must be 1 or more, not {self.scenes}")
         if self.region not in REGIONS:
             raise ExplorerError(f"unknown region {self.region!r}; use one of {', '.join(REGIONS)}")
         if not -100 <= self.suppress <= 0:

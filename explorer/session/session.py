@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple, TypedDict, Unpack
 
+from explorer.errors import EditError
 from explorer.images import ImageInput, load_image
 from explorer.records import Edit
 from explorer.sae import SAE, load_sae
@@ -186,6 +187,8 @@ class Session(Inside, Stored):
         """
         hidden = self._steered(view, Intervention(tuple(edits), contrast, replace))[0]
         chosen = Decoding() if decoding is None else decoding
+        if not isinstance(chosen, Decoding):
+            raise EditError(f"{chosen!r} is no way to decode; use Decoding(...) or None")
         against = self.noisy(view, chosen.step, chosen.noise_seed).hidden if chosen.needs_noisy else None
         asking = self.lvlm.default_prompt if prompt is None else prompt
         newest = self._newest.begin(visitor)

@@ -161,6 +161,17 @@ def test_every_decoding_answers_alone_and_with_contrast(session: Session, view: 
     assert again == sampled[1]
 
 
+def test_what_is_no_intervention_is_refused_at_once(session: Session, view: View) -> None:
+    for wrong in (
+        {"decoding": "vcd"},
+        {"contrast": 0.5},
+        {"edits": [3]},
+        {"contrast": Contrast, "edits": ()},
+    ):
+        with pytest.raises(EditError, match=r"use \w+\(...\)"):
+            session.steps(view, **wrong)
+
+
 # ---- measuring --------------------------------------------------------------------------------------
 
 
