@@ -39,8 +39,8 @@ class AttentionEdit:
 
     layers: the first layer, and the one after the last; rows: which queries: "answer" (the last token of
     the prompt and all of the answer, those that predict a word) or "text" (all after the picture);
-    image_gain: scores a of the picture's columns become a + gain |a|; image_factor, system_factor: those
-    of the picture's columns, and of the columns before the picture, are multiplied by it.
+    image_gain, image_factor: scores a of the picture's columns become (a + gain |a|) * factor;
+    system_factor: those of the columns before the picture are multiplied by it.
     Raises ModelError for no layers, other rows, or values that are not finite.
     """
 
