@@ -3,7 +3,8 @@
 A method is three things: the branches that the language model reads, how its attention is changed
 meanwhile, and a function that picks each token from the branches' logits. The first branch is always the
 question about the given picture, so that any intervention on the picture composes with any method. VCD's
-noisy picture is never steered; ICD's second branch reads the same picture as the first. Knows the seam of the language model, not how it runs.
+noisy picture is never steered; ICD's second branch reads the same picture as the first. Knows the seam of
+the language model, not how it runs.
 """
 
 from __future__ import annotations
