@@ -40,8 +40,11 @@ class Costs(NamedTuple):
 
 
 def measure(session: Session, images: Iterable[Image.Image], max_new_tokens: int) -> dict:
-    """Medians over pictures, and what CNS adds as a share of the time without it."""
-    contrast = Contrast()
+    """Medians over pictures, and what CNS adds as a share of the time without it.
+
+    Without a store nobody knows the always-on neurons, and none are left alone.
+    """
+    contrast = Contrast(suppress_always_on=session.store is not None)
     found = [_costs(session, image, contrast, max_new_tokens, bool(i % 2)) for i, image in enumerate(images)]
     return {"all": _summary(found), "same_length": _summary([costs for costs in found if costs.same_length])}
 

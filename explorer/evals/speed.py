@@ -107,6 +107,7 @@ def embedded(config: SpeedConfig) -> dict:
     """The parts that need the embedded model."""
     session, rng = Session.open(), np.random.default_rng(config.seed)
     report: dict = {"model": session.lvlm.model_id, "neurons": session.sae.n_neurons}
+    report["store"] = session.store is not None
     hooked = Hooked(session.lvlm, session.sae, session.block, config.max_new_tokens)
     images = [draw(config.first_seed + i).image for i in range(config.scenes)]
     span = (config.lowest, config.highest)
