@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -254,3 +254,11 @@ class Found(NamedTuple):
     concept: str
     score: float
     precision: float
+
+
+class Cancel(Protocol):
+    """Anything that says whether to stop, such as a threading.Event."""
+
+    def is_set(self) -> bool:
+        """True once the work should stop."""
+        ...

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other are slow beside other work
 
 WORDS = (
     "a an and apple ball beside big bowl cake cat chair dog fork green knife plate red table the tree with"

@@ -27,9 +27,8 @@ from explorer.analyze.places import (
     runs_of,
 )
 from explorer.errors import EditError
-from explorer.records import Edit, Mode
+from explorer.records import Cancel, Edit, Mode
 from explorer.session import Session, View
-from explorer.vlm import Cancel
 
 Got = TypeVar("Got")
 Patches = np.ndarray | Literal["active"] | None

@@ -26,8 +26,8 @@ from explorer.analyze.places import BATCH, Place, Progress
 from explorer.analyze.removals import Drop, Patches, Removals, checked_mask, gathered
 from explorer.analyze.targets import target_in
 from explorer.errors import EditError
+from explorer.records import Cancel
 from explorer.session import Session, View
-from explorer.vlm import Cancel
 
 Rank = Literal["support", "size"]
 By = Literal["measured", "selective", "estimate"]

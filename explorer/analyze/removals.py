@@ -14,9 +14,8 @@ import torch
 from explorer.analyze.places import BATCH, Progress
 from explorer.analyze.targets import Target
 from explorer.errors import EditError
-from explorer.records import Edit
+from explorer.records import Cancel, Edit
 from explorer.session import Session, View
-from explorer.vlm import Cancel
 
 Patches = np.ndarray | Literal["active"] | None
 """None for all patches, "active" for those where a neuron fires, a (rows, cols) mask for those of them

@@ -19,9 +19,8 @@ from explorer.analyze.attribution import Attribution, attribute
 from explorer.analyze.places import BATCH, LINKS, Progress, place_in, runs_of
 from explorer.analyze.targets import without
 from explorer.errors import EditError
-from explorer.records import Edit
+from explorer.records import Cancel, Edit
 from explorer.session import Session, View
-from explorer.vlm import Cancel
 
 VALUES = (0.0, -10.0, -30.0)
 RANKED_AT = (-10.0, -30.0)

@@ -28,10 +28,10 @@ from explorer.analyze.clusters import cluster
 from explorer.analyze.columns import checked, columns, entries
 from explorer.analyze.places import Progress
 from explorer.errors import EditError
-from explorer.records import Activation, Edit
+from explorer.records import Activation, Cancel, Edit
 from explorer.sae import SparseCodes
 from explorer.session import Session, View
-from explorer.vlm import AnswerWord, Cancel
+from explorer.vlm import AnswerWord
 
 SHOWN = 40
 TRIED = 128

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from threading import Event
 
-from explorer.vlm import Cancel
+from explorer.records import Cancel
 
 POLL = 0.02
 """Seconds between looks at `cancel` while waiting."""

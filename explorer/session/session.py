@@ -13,7 +13,7 @@ from typing import NamedTuple, TypedDict, Unpack
 
 from explorer.errors import EditError
 from explorer.images import ImageInput, load_image
-from explorer.records import Edit
+from explorer.records import Cancel, Edit
 from explorer.sae import SAE, load_sae
 from explorer.sae.quality import unexplained
 from explorer.session.inside import Inside
@@ -23,7 +23,7 @@ from explorer.session.stored import Stored
 from explorer.session.view import Draw, View
 from explorer.steer import Contrast, Decoding, Gauges, Intervention, RangeEdit
 from explorer.store import Store
-from explorer.vlm import LVLM, Cancel, Step, open_lvlm
+from explorer.vlm import LVLM, Step, open_lvlm
 from explorer.vlm.memory import Memories
 
 ROOT = Path(__file__).resolve().parents[2]

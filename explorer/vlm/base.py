@@ -110,14 +110,6 @@ class WordGradients(NamedTuple):
     gradients: torch.Tensor
 
 
-class Cancel(Protocol):
-    """Anything that says whether to stop, such as a threading.Event."""
-
-    def is_set(self) -> bool:
-        """True once the work should stop."""
-        ...
-
-
 class LVLM(Protocol):
     """One opened model. Blocks of its vision tower count from 0. Not thread-safe: callers take turns."""
 
@@ -176,25 +168,12 @@ class LVLM(Protocol):
         """
         ...
 
-    def generate(
-        self,
-        features: torch.Tensor,
-        prompt: str,
-        max_new_tokens: int = 64,
-        cancel: Cancel | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> str:
-        """The greedy answer to image features [N, D]; `on_text` hears it grow; cut short if cancelled."""
+    def generate(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> str:
+        """The greedy answer to image features [N, D], at once: the last text of `decode`."""
         ...
 
     def generate_many(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> list[str]:
         """The greedy answers to one prompt about several pictures, features [B, N, D], in one batch."""
-        ...
-
-    def stream(
-        self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
-    ) -> Iterator[str]:
-        """The answer while it grows; the last text is the answer. Closing the iterator cancels."""
         ...
 
     def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:

@@ -14,7 +14,7 @@ Knows a causal language model of transformers that takes embeddings; nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
 
 from explorer.errors import ModelError
 from explorer.vlm.attention import changed_attention, self_attentions
-from explorer.vlm.base import AttentionEdit, Cancel, Choose, Step
+from explorer.vlm.base import AttentionEdit, Choose, Step
 from explorer.vlm.cache import GrowingCache, can_be_cropped
 from explorer.vlm.drafts import propose
 from explorer.vlm.hooks import last_rows_only
@@ -131,25 +131,6 @@ class Decoder:
         finally:
             while readers:
                 readers.pop().give_back(memory)
-
-
-def grown(steps: Generator[Step, None, None], cancel: Cancel | None = None) -> Iterator[str]:
-    """The texts of a generation whenever they change; the last is the answer. Closed: so is the generation.
-
-    Once cancelled no further pass is made, and the last text is what there is.
-    """
-    last = None
-    try:
-        while cancel is None or not cancel.is_set():
-            step = next(steps, None)
-            if step is None:
-                break
-            if step.text != last:
-                yield (last := step.text)
-    finally:
-        steps.close()
-    if last is None:
-        yield ""
 
 
 class _Pick:

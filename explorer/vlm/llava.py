@@ -7,7 +7,7 @@ not run again for each edit. It knows nothing of neurons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -23,14 +23,13 @@ from explorer.vlm.base import (
     WORD_MARKS,
     AnswerWord,
     Asked,
-    Cancel,
     Choose,
     Prepared,
     Step,
     WordGradients,
     word_of,
 )
-from explorer.vlm.decode import Branch, Decoder, grown
+from explorer.vlm.decode import Branch, Decoder
 from explorer.vlm.gradients import token_log_probs, word_gradients
 from explorer.vlm.grid import framing_of, grid_of
 from explorer.vlm.hooks import capture
@@ -141,20 +140,10 @@ class Llava:
         branches = [self._branch(one, max_new_tokens) for one in asked]
         return self._decoder.decode(branches, max_new_tokens, choose, memory)
 
-    def generate(
-        self,
-        features: torch.Tensor,
-        prompt: str,
-        max_new_tokens: int = 64,
-        cancel: Cancel | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> str:
-        """The greedy answer to image features [N, D]; what there is of it when cancelled."""
-        text = ""
-        for text in self.stream(features, prompt, max_new_tokens, cancel):
-            if on_text is not None:
-                on_text(text)
-        return text
+    def generate(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> str:
+        """The greedy answer to image features [N, D], at once."""
+        *_, last = self.decode([Asked(prompt, features)], max_new_tokens)
+        return last.text
 
     def generate_many(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> list[str]:
         """The greedy answers to one prompt about several pictures, features [B, N, D], in one batch."""
@@ -162,12 +151,6 @@ class Llava:
         inputs = {name: value.expand(len(features), -1) for name, value in inputs.items()}
         ready = BaseModelOutputWithPooling(pooler_output=list(features))
         return self._run(inputs, max_new_tokens, mm_encoder_outputs={"image": ready})
-
-    def stream(
-        self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, cancel: Cancel | None = None
-    ) -> Iterator[str]:
-        """The answer while it grows; the last text is the answer. Closing the iterator cancels."""
-        return grown(self.decode([Asked(prompt, features)], max_new_tokens), cancel)
 
     def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
         """The answer of the untouched model from pixel values, greedy."""

@@ -1,4 +1,4 @@
-"""LLaVA through the seam: features, prompts, answers that grow, and cancellation."""
+"""LLaVA through the seam: features, prompts, and answers that grow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from explorer.errors import ModelError
-from explorer.vlm import open_lvlm
+from explorer.vlm import Asked, open_lvlm
 from explorer.vlm.base import word_of
 from explorer.vlm.hooks import capture
 from explorer.vlm.llava import Llava
@@ -122,61 +122,29 @@ def test_answers_in_one_batch_are_those_one_by_one(lvlm: Llava, monkeypatch: pyt
         lvlm.generate_many(ready, "look: <image>")
 
 
-def test_a_stream_grows_to_the_answer(lvlm: Llava) -> None:
+def test_steps_grow_to_the_answer(lvlm: Llava) -> None:
     ready = features(lvlm, picture(3))
-    texts = list(lvlm.stream(ready, PROMPT, 12))
+    texts = [step.text for step in lvlm.decode([Asked(PROMPT, ready)], 12)]
     assert texts[-1] == lvlm.generate(ready, PROMPT, 12)
     assert len(texts) >= 8
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
-class CountedSteps:
-    """Counts forward passes of the language model, and can stop at one."""
-
-    def __init__(self, lvlm: Llava) -> None:
-        self.steps = 0
-        self._handle = lvlm.model.lm_head.register_forward_hook(self._count)
-
-    def _count(self, *_: object) -> None:
-        self.steps += 1
-
-    def __enter__(self) -> CountedSteps:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.remove()
+def test_closing_ends_the_generation_and_it_needs_no_thread(lvlm: Llava) -> None:
+    ready, threads, passes = features(lvlm, picture(3)), threading.active_count(), []
+    handle = lvlm.model.lm_head.register_forward_hook(lambda *_: passes.append(1))
+    steps = lvlm.decode([Asked(PROMPT, ready)], 150)
+    assert not passes
+    next(steps)
+    assert threading.active_count() == threads
+    steps.close()
+    handle.remove()
+    assert list(steps) == [] and len(passes) == 1
 
 
-def test_cancelling_stops_early_and_keeps_what_there_is(lvlm: Llava) -> None:
-    ready, cancel = features(lvlm, picture(3)), threading.Event()
-    whole = lvlm.generate(ready, PROMPT, 40)
-
-    def stop_at_third(text: str) -> None:
-        if len(text.split()) == 3:
-            cancel.set()
-
-    with CountedSteps(lvlm) as counted:
-        part = lvlm.generate(ready, PROMPT, 40, cancel, stop_at_third)
-    assert counted.steps == 3 and whole.startswith(part) and len(part.split()) == 3
-    with CountedSteps(lvlm) as counted:
-        assert lvlm.generate(ready, PROMPT, 40, cancel) == ""
-        assert list(lvlm.stream(ready, PROMPT, 40, cancel)) == [""]
-    assert counted.steps == 0
-
-
-def test_closing_the_stream_ends_the_generation_and_it_needs_no_thread(lvlm: Llava) -> None:
-    ready, threads = features(lvlm, picture(3)), threading.active_count()
-    with CountedSteps(lvlm) as counted:
-        stream = lvlm.stream(ready, PROMPT, 150)
-        next(stream)
-        assert threading.active_count() == threads
-        stream.close()
-        assert list(stream) == [] and counted.steps == 1
-
-
-def test_errors_are_raised_before_the_first_text(lvlm: Llava) -> None:
+def test_errors_are_raised_before_the_first_step(lvlm: Llava) -> None:
     with pytest.raises(ModelError, match="may not contain"):
-        lvlm.stream(features(lvlm, picture(0)), "<image>")
+        lvlm.decode([Asked("<image>", features(lvlm, picture(0)))])
 
 
 def test_next_words_are_those_that_the_answer_was_chosen_by(lvlm: Llava) -> None:
