@@ -20,8 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "steer": RECORDS | PARTS,
     "session": RECORDS | PARTS | {"steer"},
     "analyze": RECORDS | PARTS | {"steer", "session"},
-    "evals": RECORDS | PARTS | {"steer", "session", "analyze"},
-    "ui": RECORDS | PARTS | {"steer", "session", "analyze", "evals"},
+    "cases": RECORDS | PARTS | {"steer", "session", "analyze"},
+    "evals": RECORDS | PARTS | {"steer", "session", "analyze", "cases"},
+    "ui": RECORDS | PARTS | {"steer", "session", "analyze", "cases", "evals"},
 }
 """Which other layers of explorer/ a layer may import."""
 

@@ -42,13 +42,15 @@ function choice(label, options, chosen, change) {
 }
 
 function regions(row) {
-  const patch = row.region === 'patch' ? row.patch : (props.marked ?? row.patch);
-  const words = patch ? `at patch ${patch[0] + 1}, ${patch[1] + 1}` : 'at the marked patch';
-  const options = [['active', 'where it fires'], ['all', 'everywhere'], ['patch', words, !patch]];
+  const marked = row.region === 'marked' ? row.patches : (props.marked ?? row.patches);
+  let words = `at ${marked.length} marked patches`;
+  if (!marked.length) words = 'at the marked patches';
+  if (marked.length === 1) words = `at patch ${marked[0][0] + 1}, ${marked[0][1] + 1}`;
+  const options = [['active', 'where it fires'], ['all', 'everywhere'], ['marked', words, !marked.length]];
   if (row.concept) options.unshift(['seen', `where ${row.concept.replaceAll('_', ' ')} is seen`]);
   return choice(`Region of ${row.name}`, options, row.region, (value) => {
     row.region = value;
-    if (value === 'patch') row.patch = patch;
+    if (value === 'marked') row.patches = marked;
     draw();
     if (row.value !== null) send();
   });

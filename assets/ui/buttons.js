@@ -1,20 +1,9 @@
 // Buttons inside server-drawn HTML: one listener for all of them, so that redrawing loses nothing.
-const actions = [
-  ['[data-example]', 'example', (b) => ({ key: b.dataset.example })],
-  ['[data-ask]', 'ask', (b) => ({ text: b.dataset.ask })],
-  ['[data-put]', 'put', (b) => ({ neuron: Number(b.dataset.put) })],
-  ['[data-best]', 'best', () => ({})],
-  ['[data-back]', 'back', () => ({})],
-  ['[data-pool]', 'pool', (b) => ({ pool: b.dataset.pool })],
-  ['[data-pick]', 'pick', (b) => ({ neuron: Number(b.dataset.pick) })],
-];
+// <button data-do="NAME" data-with='{"neuron": 3}'> triggers the event NAME with what it carries.
 element.addEventListener('click', (event) => {
-  for (const [selector, name, data] of actions) {
-    const found = event.target.closest(selector);
-    if (found && element.contains(found)) {
-      trigger(name, data(found));
-      return;
-    }
+  const found = event.target.closest('[data-do]');
+  if (found && element.contains(found)) {
+    trigger(found.dataset.do, JSON.parse(found.dataset.with || '{}'));
   }
 });
 

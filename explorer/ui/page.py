@@ -1,4 +1,4 @@
-"""The whole page: title, tabs, theme and style. `build` gives the Blocks, `LOOK` what `launch` needs."""
+"""The whole page: title, tabs, theme and style. `build` gives the Blocks, `look` what `launch` needs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from pathlib import Path
 
 import gradio as gr
 
+from explorer.cases.examples import load_examples
 from explorer.session import Session
-from explorer.ui import panels, workspace
-from explorer.ui.desk import Desk
-from explorer.ui.examples import load_examples
+from explorer.ui.cases import layout as cases
+from explorer.ui.gallery import layout as gallery
+from explorer.ui.hub import Hub, Rules, html, states
+from explorer.ui.neuron import layout as neuron
+from explorer.ui.why import layout as why
+from explorer.ui.workspace import layout as workspace
+from explorer.ui.workspace import panels
+from explorer.ui.workspace.looking import Looking
+from explorer.ui.workspace.opening import Opening
+from explorer.ui.workspace.steering import Steering
 
-STYLE = Path(__file__).resolve().parents[2] / "assets" / "ui" / "style.css"
+STYLES = Path(__file__).resolve().parents[2] / "assets" / "ui"
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 UPLOADS_KEPT = 3600
@@ -21,12 +29,49 @@ VISITORS = 200
 """Visitors whose pictures are kept at a time; the oldest makes room."""
 
 
-def build(session: Session) -> gr.Blocks:
+def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
     """The page on one session."""
-    desk = Desk(session, load_examples())
+    looking = Looking(session)
+    steering = Steering(session, looking.strips)
+    opening = Opening(looking, steering, load_examples())
     with gr.Blocks(title="Visual neurons", fill_width=True, delete_cache=(600, UPLOADS_KEPT)) as page:
-        gr.HTML(panels.title_line(session), elem_id="title", apply_default_css=False)
-        workspace.wire(page, workspace.draw(), desk)
+        kept = states()
+        html("title", panels.title_line(session))
+        with gr.Tabs(selected="workspace", elem_id="tabs") as tabs:
+            with gr.Tab("Workspace", id="workspace", render_children=True):
+                work = workspace.draw()
+                explained = why.draw()
+            with gr.Tab("Gallery", id="gallery"):
+                shown = gallery.draw()
+                one = neuron.draw()
+            with gr.Tab("Cases", id="cases"):
+                filed = cases.draw()
+        hub = Hub(
+            session=session,
+            rules=rules or Rules(),
+            looking=looking,
+            steering=steering,
+            opening=opening,
+            page=page,
+            tabs=tabs,
+            states=kept,
+            stage=work.picture.stage,
+            cards=work.neurons.cards,
+            shelf=work.picture.shelf,
+            notices=work.notices,
+            prompt=work.answers.prompt,
+            questions=work.answers.questions,
+            baseline=work.answers.baseline,
+            steered=work.answers.steered,
+            bench=work.bench.bench,
+            settings=work.bench.settings,
+            emitters=[work.neurons.cards, *explained.emitters, *shown.emitters, *one.emitters],
+        )
+        workspace.wire(hub, work)
+        why.wire(hub, explained)
+        gallery.wire(hub, shown)
+        neuron.wire(hub, one)
+        cases.wire(hub, filed)
     page.queue(default_concurrency_limit=8, max_size=64)
     return page
 
@@ -38,6 +83,12 @@ def theme() -> gr.themes.Base:
     )
 
 
+def style() -> str:
+    """All style sheets: the common one first, then those of the parts by name."""
+    sheets = sorted(STYLES.glob("*.css"), key=lambda path: (path.name != "style.css", path.name))
+    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+
+
 def look() -> dict[str, object]:
     """Arguments of `launch` that decide how the page looks."""
-    return {"theme": theme(), "css": STYLE.read_text(encoding="utf-8"), "footer_links": []}
+    return {"theme": theme(), "css": style(), "footer_links": []}

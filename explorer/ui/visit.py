@@ -11,13 +11,54 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from explorer.records import Cell
 from explorer.session import View
 
 PATIENCE = 1.0
 """Seconds that an answer may still run once the bench has changed: short ones are shown to their end."""
 
-Source = Literal["picture", "patch", "concept"]
+Source = Literal["picture", "patches", "concept", "given"]
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What the cards are of. pool: how patches are pooled, for the whole picture; "" for other lists.
+
+    found: the cards answer a search, so the best of them may go onto the bench together.
+    """
+
+    title: str
+    note: str
+    pool: str = ""
+    found: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A neuron in a list of cards: its value (of whatever the list ranks by), and a few words under it.
+
+    alpha: the value that its "put" button asks for on the bench; None for untouched.
+    """
+
+    neuron: int
+    value: float
+    note: str = ""
+    alpha: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """A list of neurons for the cards. empty: what to say without entries; above: HTML over the cards;
+    map: (rows, cols) float32 to show on the picture while no neuron is chosen, and what it is called."""
+
+    heading: Heading
+    entries: tuple[Entry, ...]
+    empty: str = "No neuron."
+    above: str = ""
+    map: np.ndarray | None = None
+    map_name: str = ""
 
 
 class Turn:
@@ -65,19 +106,31 @@ class Focus:
     """What the cards list and which neuron the heat map shows.
 
     source: whose neurons the cards are; pool: how patches are pooled for the whole picture;
-    patch: the marked patch; concept: what was searched for; neuron: the chosen one.
+    patches: the marked patches, row by row; concept: what was searched for; listing: neurons that another
+    part of the page wants shown, for "given"; neuron: the chosen one.
     """
 
     source: Source = "picture"
     pool: Literal["mean", "max"] = "mean"
-    patch: Cell | None = None
+    patches: tuple[Cell, ...] = ()
     concept: str = ""
+    listing: Listing | None = None
     neuron: int | None = None
 
 
 @dataclass(frozen=True)
 class Said:
-    """The untouched model's answer to a prompt about the present picture."""
+    """The untouched model's complete answer to a prompt about the present picture."""
 
     prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A complete steered answer: to which prompt, with which bench and settings (as JSON), and its text."""
+
+    prompt: str
+    bench: str
+    settings: str
     text: str

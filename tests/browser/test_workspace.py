@@ -63,8 +63,8 @@ def test_from_a_hallucination_to_a_steered_answer(visit: Visit, shoot: Shoot) ->
     page = visit()
     shoot(page, "workspace-start")
     for key in ("lone-sheep", "phantom-fork"):
-        page.locator(f"[data-example={key}]").click()
-        expect(page.locator(f"[data-example={key}]")).to_have_attribute("aria-pressed", "true")
+        page.locator(f"[data-with*={key}]").click()
+        expect(page.locator(f"[data-with*={key}]")).to_have_attribute("aria-pressed", "true")
     assert said(page, "#baseline"), "a caption at once"
     assert page.locator("#cards .card").count() == 20
     assert page.locator("#cards .thumb img.heat").count() >= 20
@@ -136,8 +136,8 @@ def test_neurons_and_patches_by_keyboard_and_the_way_back(visit: Visit) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#cards .card").nth(2)).to_have_class("card chosen")
     expect(page.locator("#stage .heat")).to_be_visible()
-    page.locator("#cards [data-pool=max]").click()
-    expect(page.locator("#cards [data-pool=max]")).to_have_attribute("aria-pressed", "true")
+    page.locator("#cards [data-with*=max]").click()
+    expect(page.locator("#cards [data-with*=max]")).to_have_attribute("aria-pressed", "true")
 
 
 def test_questions_and_concepts(visit: Visit, shoot: Shoot) -> None:
@@ -211,12 +211,12 @@ def test_bad_uploads_are_refused_in_plain_words_and_good_ones_shown(visit: Visit
 
 def test_two_visitors_see_only_their_own(visit: Visit) -> None:
     one, two = visit(), visit()
-    one.locator("[data-example=farmyard]").click()
-    expect(one.locator("[data-example=farmyard]")).to_have_attribute("aria-pressed", "true")
+    one.locator("[data-with*=farmyard]").click()
+    expect(one.locator("[data-with*=farmyard]")).to_have_attribute("aria-pressed", "true")
     one.locator("#cards .put").first.click()
     expect(one.locator("#bench .row")).to_have_count(1)
     click_patch(two, 1, 1)
-    expect(two.locator("[data-example=phantom-fork]")).to_have_attribute("aria-pressed", "true")
+    expect(two.locator("[data-with*=phantom-fork]")).to_have_attribute("aria-pressed", "true")
     expect(two.locator("#bench .row")).to_have_count(0)
     expect(one.locator("#cards h2")).to_have_text("Whole picture")
     photos = {page.locator("#stage .photo").get_attribute("src") for page in (one, two)}

@@ -13,13 +13,13 @@ from typing import get_args
 
 import numpy as np
 
+from explorer.cases import checks
 from explorer.errors import ExplorerError
 from explorer.records import Box, Cell, Edit, Grid, Mode
 from explorer.session import View
-from explorer.ui import checks
 
-MOST_ROWS = 8
-REGIONS = ("all", "active", "patch", "seen")
+MOST_ROWS = 24
+REGIONS = ("all", "active", "marked", "seen")
 _MOST_CELLS = 10_000
 
 Seen = Callable[[str], np.ndarray]
@@ -31,8 +31,9 @@ class Row:
     """One neuron on the bench.
 
     name: what a person reads; rest: its strongest activation in the picture, where an untouched "set"
-    slider stands; value: None until moved; region: "all" patches, the "active" ones, one "patch", or those
-    where its concept is "seen"; concept: what the neuron stands for, "" when nobody can tell where that is.
+    slider stands; value: None until moved; region: "all" patches, the "active" ones, the "marked" ones, or
+    those where its concept is "seen"; patches: the marked ones; concept: what the neuron stands for, "" when
+    nobody can tell where that is.
     """
 
     neuron: int
@@ -41,7 +42,7 @@ class Row:
     value: float | None = None
     mode: Mode = "set"
     region: str = "active"
-    patch: Cell | None = None
+    patches: tuple[Cell, ...] = ()
     concept: str = ""
 
 
@@ -69,12 +70,11 @@ def parse(text: object, view: View, any_patch: bool = False) -> list[Row]:
 def _row(entry: dict, view: View, any_patch: bool) -> Row:
     grid = Grid(_MOST_CELLS, _MOST_CELLS, 1, 1, Box(0, 0, 1, 1)) if any_patch else view.grid
     neuron = checks.whole(entry.get("neuron"), "neuron", view.n_neurons)
-    value, patch = entry.get("value"), entry.get("patch")
+    value = entry.get("value")
+    patches = _cells(entry.get("patches"), neuron, grid)
     region = checks.one_of(entry.get("region", "active"), "region", REGIONS)
-    if patch is not None and not (isinstance(patch, list) and len(patch) == 2):
-        raise ExplorerError(f"neuron {neuron}: the patch is not a pair of row and column")
-    if region == "patch" and patch is None:
-        raise ExplorerError(f"neuron {neuron}: click a patch first, then choose it as the region")
+    if region == "marked" and not patches:
+        raise ExplorerError(f"neuron {neuron}: mark a patch first, then choose it as the region")
     concept = checks.text(entry.get("concept"), "the concept", checks.LONGEST_CONCEPT)
     if region == "seen" and not concept:
         raise ExplorerError(f"neuron {neuron} stands for no known concept; choose another region")
@@ -85,9 +85,19 @@ def _row(entry: dict, view: View, any_patch: bool) -> Row:
         value=None if value is None else checks.finite(value, f"neuron {neuron}: the value"),
         mode=checks.one_of(entry.get("mode", "set"), "mode", get_args(Mode)),  # type: ignore[arg-type]
         region=region,
-        patch=None if patch is None else checks.cell(patch[0], patch[1], grid),
+        patches=patches,
         concept=concept,
     )
+
+
+def _cells(value: object, neuron: int, grid: Grid) -> tuple[Cell, ...]:
+    """Marked patches, each once, row by row."""
+    entries = [] if value is None else value
+    if not isinstance(entries, list) or not all(isinstance(one, list) and len(one) == 2 for one in entries):
+        raise ExplorerError(f"neuron {neuron}: the patches are not pairs of row and column")
+    if len(entries) > _MOST_CELLS:
+        raise ExplorerError(f"neuron {neuron}: {len(entries)} patches are more than a picture has")
+    return tuple(sorted({checks.cell(row, col, grid) for row, col in entries}))
 
 
 def new_row(neuron: int, name: str, view: View, concept: str = "", seen: bool = False) -> Row:
@@ -114,8 +124,10 @@ def settle(text: object, view: View) -> list[Row]:
     rows = []
     for row in parse(text, view, any_patch=True):
         fresh = replace(row, rest=round(float(view.map(row.neuron).max()), 2))
-        if row.patch and not (row.patch.row < view.grid.rows and row.patch.col < view.grid.cols):
-            fresh = replace(fresh, patch=None, region="all" if row.region == "patch" else row.region)
+        inside = tuple(c for c in row.patches if c.row < view.grid.rows and c.col < view.grid.cols)
+        if inside != row.patches:
+            lost = row.region == "marked" and not inside
+            fresh = replace(fresh, patches=inside, region="all" if lost else row.region)
         rows.append(fresh)
     return rows
 
@@ -133,8 +145,8 @@ def _patches(row: Row, grid: Grid, seen: Seen) -> np.ndarray | str | None:
     """The region of a row as an edit takes it."""
     if row.region == "seen":
         return seen(row.concept)
-    if row.region != "patch" or row.patch is None:
+    if row.region != "marked":
         return None if row.region == "all" else "active"
     mask = np.zeros((grid.rows, grid.cols), np.bool_)
-    mask[row.patch] = True
+    mask[tuple(zip(*row.patches, strict=True))] = True
     return mask

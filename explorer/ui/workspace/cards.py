@@ -1,6 +1,6 @@
 """Draws neurons as cards: name, activation, how often it fires, a strip of exemplars with their heat.
 
-Knows the shared records and HTML. `Gallery` keeps the strips that were drawn lately.
+Knows the shared records and HTML. `Strips` keeps the strips that were drawn lately.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
-from typing import NamedTuple
 
-from explorer.records import Activation, Exemplar, NeuronSummary
+from explorer.records import Exemplar, NeuronSummary
 from explorer.session import Session
+from explorer.ui.buttons import does
 from explorer.ui.heat import data_uri, heat_uri
+from explorer.ui.visit import Entry, Heading
 
 STRIP = 6
 """Exemplars on a card; the chosen neuron's card shows all that the store has."""
@@ -20,19 +21,7 @@ STRIP = 6
 _KEPT_STRIPS = 1024
 
 
-class Heading(NamedTuple):
-    """What the cards are of. pool: how patches are pooled, for the whole picture; "" for other lists.
-
-    found: the cards answer a search, so the best of them may go onto the bench together.
-    """
-
-    title: str
-    note: str
-    pool: str = ""
-    found: bool = False
-
-
-class Gallery:
+class Strips:
     """The store as the cards need it. A session without a store gives cards without exemplars."""
 
     def __init__(self, session: Session) -> None:
@@ -95,52 +84,57 @@ def percent(share: float) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
-def card(
-    activation: Activation, summary: NeuronSummary | None, exemplars: str, share: float, chosen: bool
-) -> str:
+def card(entry: Entry, summary: NeuronSummary | None, exemplars: str, share: float, chosen: bool) -> str:
     """One neuron. exemplars: its strip as HTML; share: its activation against the strongest card's (0..1)."""
-    neuron, value = activation
+    neuron, value = entry.neuron, entry.value
     name = escape(name_of(neuron, summary))
     number = (
         f'<span class="id">#{neuron}</span>' if summary is not None and summary.label else "<span></span>"
     )
+    put = does("put", neuron=neuron) if entry.alpha is None else does("put", neuron=neuron, alpha=entry.alpha)
     width = f"{100 * min(max(share, 0), 1):.1f}%"
-    facts = ""
+    facts = escape(entry.note)
     if summary is not None:
         sure = f" · {percent(summary.precision)} of exemplars show it" if summary.label else ""
-        facts = f"fires in {percent(summary.fires)} of pictures{sure}"
+        facts += f"{' · ' if facts else ''}fires in {percent(summary.fires)} of pictures{sure}"
     return (
         f'<li class="card{" chosen" if chosen else ""}">'
-        f'<button type="button" class="choose" data-pick="{neuron}" aria-pressed="{str(chosen).lower()}" '
+        f'<button type="button" class="choose" {does("pick", neuron=neuron)} '
+        f'aria-pressed="{str(chosen).lower()}" '
         f'aria-label="Show where neuron {neuron}, {name}, fires">'
         f'<span class="name">{name}</span>{number}'
         f'<span class="meter" aria-hidden="true"><i style="width:{width}"></i></span>'
         f'<span class="num">{value:.2f}</span></button>'
-        f'<button type="button" class="put" data-put="{neuron}" title="Put on the bench" '
+        f'<button type="button" class="put" {put} title="Put on the bench" '
         f'aria-label="Put neuron {neuron}, {name}, on the bench">+</button>'
-        f'<div class="strip" data-pick="{neuron}">{exemplars}</div><p class="facts">{facts}</p></li>'
+        f'<div class="strip" {does("pick", neuron=neuron)}>{exemplars}</div><p class="facts">{facts}</p></li>'
     )
 
 
 def cards(
-    heading: Heading, activations: Sequence[Activation], chosen: int | None, gallery: Gallery, empty: str
+    heading: Heading,
+    entries: Sequence[Entry],
+    chosen: int | None,
+    strips: Strips,
+    empty: str,
+    above: str = "",
 ) -> str:
-    """The whole column. empty: what to say when there are no activations."""
-    summaries = gallery.summaries([activation.neuron for activation in activations])
-    top = max((activation.value for activation in activations), default=0.0) or 1.0
+    """The whole column. empty: what to say when there are no entries; above: HTML over the cards."""
+    summaries = strips.summaries([entry.neuron for entry in entries])
+    top = max((entry.value for entry in entries), default=0.0) or 1.0
     items = "".join(
         card(
-            activation,
-            summaries.get(activation.neuron),
-            gallery.strip(activation.neuron, activation.neuron == chosen),
-            activation.value / top,
-            activation.neuron == chosen,
+            entry,
+            summaries.get(entry.neuron),
+            strips.strip(entry.neuron, entry.neuron == chosen),
+            entry.value / top,
+            entry.neuron == chosen,
         )
-        for activation in activations
+        for entry in entries
     )
     return (
         f'<header class="heading"><h2>{escape(heading.title)}</h2>{_way(heading)}'
-        f'<p class="quiet">{escape(heading.note)}</p></header>'
+        f'<p class="quiet">{escape(heading.note)}</p></header>{above}'
         + (f'<ol class="cards">{items}</ol>' if items else f'<p class="empty">{escape(empty)}</p>')
     )
 
@@ -149,11 +143,14 @@ def _way(heading: Heading) -> str:
     """Beside the heading: how to pool, or the way back to the whole picture."""
     pool = heading.pool
     if not pool:
-        back = '<button type="button" class="back" data-back>Whole picture</button>'
-        best = '<button type="button" class="best" data-best>Put the best three on the bench</button>'
+        back = '<button type="button" class="back" ' + does("back") + ">Whole picture</button>"
+        best = (
+            '<button type="button" class="best" ' + does("best") + ">Put the best three on the bench</button>"
+        )
         return back + (best if heading.found else "")
     buttons = "".join(
-        f'<button type="button" data-pool="{name}" aria-pressed="{str(name == pool).lower()}">{name}</button>'
+        f'<button type="button" {does("pool", pool=name)} aria-pressed="{str(name == pool).lower()}">'
+        f"{name}</button>"
         for name in ("mean", "max")
     )
     return f'<span class="pool" role="group" aria-label="Pool the patches by">{buttons}</span>'

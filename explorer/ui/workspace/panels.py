@@ -8,9 +8,10 @@ from html import escape
 
 from PIL import Image
 
+from explorer.cases.examples import Example
 from explorer.errors import StoreError
 from explorer.session import Session, View
-from explorer.ui.examples import Example
+from explorer.ui.buttons import does
 from explorer.ui.heat import data_uri
 
 THUMB_SIDE = 128
@@ -46,7 +47,7 @@ class Shelf:
     def html(self, chosen: str) -> str:
         """The examples as buttons, with the story of the chosen one (a key, or "" for none)."""
         buttons = "".join(
-            f'<button type="button" data-example="{escape(example.key)}" title="{escape(example.title)}" '
+            f'<button type="button" {does("example", key=example.key)} title="{escape(example.title)}" '
             f'aria-label="{escape(example.title)}" aria-pressed="{str(example.key == chosen).lower()}">'
             f'<img src="{uri}" alt=""></button>'
             for example, uri in self._examples
@@ -64,7 +65,7 @@ class Shelf:
 def questions(items: Iterable[str], asked: str) -> str:
     """Questions to ask, as buttons."""
     return "".join(
-        f'<button type="button" class="chip" data-ask="{escape(item)}" '
+        f'<button type="button" class="chip" {does("ask", text=item)} '
         f'aria-pressed="{str(item == asked).lower()}">{escape(item)}</button>'
         for item in items
     )

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from explorer.cases import rows
 from explorer.errors import ExplorerError
 from explorer.records import Box, Cell, Grid
-from explorer.ui import bench
 from tests.ui.fake_session import NEURONS, FakeSession, make_view
 
 VIEW = make_view()
@@ -23,49 +23,49 @@ def seen(concept: str) -> np.ndarray:
 
 
 def test_a_neuron_comes_untouched_and_is_no_edit() -> None:
-    row = bench.new_row(3, "fork", VIEW)
+    row = rows.new_row(3, "fork", VIEW)
     assert (row.value, row.rest, row.region) == (None, 2.0, "active")
-    assert bench.new_row(9, "nine", VIEW).region == "all", "it fires nowhere, so it could never act"
-    assert bench.edits([row], VIEW.grid, seen) == []
+    assert rows.new_row(9, "nine", VIEW).region == "all", "it fires nowhere, so it could never act"
+    assert rows.edits([row], VIEW.grid, seen) == []
 
 
 def test_rows_survive_the_way_to_the_browser_and_back() -> None:
     rows = [
-        bench.Row(3, "fork", 2.0, -30.0, "set", "all"),
-        bench.Row(5, "dog", 0.5, 1.5, "scale", "patch", Cell(1, 2)),
+        rows.Row(3, "fork", 2.0, -30.0, "set", "all"),
+        rows.Row(5, "dog", 0.5, 1.5, "scale", "patch", Cell(1, 2)),
     ]
-    assert bench.parse(bench.dump(rows), VIEW) == rows
+    assert rows.parse(rows.dump(rows), VIEW) == rows
 
 
 def test_edits_follow_mode_and_region() -> None:
     rows = [
-        bench.Row(3, "", 2.0, -30.0, "set", "active"),
-        bench.Row(4, "", 0.0, 5.0, "add", "all"),
-        bench.Row(5, "", 0.5, 0.0, "scale", "patch", Cell(1, 2)),
+        rows.Row(3, "", 2.0, -30.0, "set", "active"),
+        rows.Row(4, "", 0.0, 5.0, "add", "all"),
+        rows.Row(5, "", 0.5, 0.0, "scale", "patch", Cell(1, 2)),
     ]
-    first, second, third = bench.edits(rows, VIEW.grid, seen)
+    first, second, third = rows.edits(rows, VIEW.grid, seen)
     assert (first.neuron, first.value, first.mode, first.patches) == (3, -30.0, "set", "active")
     assert (second.mode, second.patches) == ("add", None)
     assert third.patches.shape == (4, 4) and third.patches.sum() == 1 and third.patches[1, 2]
 
 
 def test_a_row_where_its_concept_is_seen() -> None:
-    row = bench.new_row(3, "fork", VIEW, "fork_and_knife", seen=True)
+    row = rows.new_row(3, "fork", VIEW, "fork_and_knife", seen=True)
     assert (row.region, row.concept) == ("seen", "fork_and_knife")
-    assert bench.new_row(3, "fork", VIEW, "fork_and_knife").region == "active", "offered, not chosen"
-    (edit,) = bench.edits([replace(row, value=-15.0)], VIEW.grid, seen)
+    assert rows.new_row(3, "fork", VIEW, "fork_and_knife").region == "active", "offered, not chosen"
+    (edit,) = rows.edits([replace(row, value=-15.0)], VIEW.grid, seen)
     assert edit.patches.dtype == bool and edit.patches.sum() == 1 and edit.patches[1, 2]
     with pytest.raises(ExplorerError, match="cannot tell where 'unicorn'"):
-        bench.edits([replace(row, value=-15.0, concept="unicorn")], VIEW.grid, seen)
+        rows.edits([replace(row, value=-15.0, concept="unicorn")], VIEW.grid, seen)
 
 
 def test_the_bench_takes_each_neuron_once_and_eight_in_all() -> None:
     rows = []
-    for neuron in range(bench.MOST_ROWS):
-        rows = bench.add(rows, bench.Row(neuron, "", 0.0))
-    assert bench.add(rows, bench.Row(0, "again", 0.0)) == rows
+    for neuron in range(rows.MOST_ROWS):
+        rows = rows.add(rows, rows.Row(neuron, "", 0.0))
+    assert rows.add(rows, rows.Row(0, "again", 0.0)) == rows
     with pytest.raises(ExplorerError, match="full"):
-        bench.add(rows, bench.Row(9, "", 0.0))
+        rows.add(rows, rows.Row(9, "", 0.0))
 
 
 def test_rows_follow_to_another_picture() -> None:
@@ -73,8 +73,8 @@ def test_rows_follow_to_another_picture() -> None:
         tokens=VIEW.codes.tokens[:1], neurons=VIEW.codes.neurons[:1], values=VIEW.codes.values[:1]
     )
     small = replace(VIEW, grid=Grid(2, 2, 80, 40, Box(0, 0, 80, 40)), codes=one)
-    rows = [bench.Row(3, "fork", 2.0, -30.0), bench.Row(5, "dog", 0.5, 1.0, region="patch", patch=Cell(3, 3))]
-    first, second = bench.settle(bench.dump(rows), small)
+    rows = [rows.Row(3, "fork", 2.0, -30.0), rows.Row(5, "dog", 0.5, 1.0, region="patch", patch=Cell(3, 3))]
+    first, second = rows.settle(rows.dump(rows), small)
     assert (first.value, first.rest) == (-30.0, 1.0)
     assert (second.region, second.patch) == ("all", None)
 
@@ -115,13 +115,13 @@ GOOD = {
 )
 def test_what_does_not_fit_is_refused_in_plain_words(change: dict, words: str) -> None:
     with pytest.raises(ExplorerError, match=words):
-        bench.parse(json.dumps([{**GOOD, **change}]), VIEW)
+        rows.parse(json.dumps([{**GOOD, **change}]), VIEW)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[1]", '"x"', json.dumps([GOOD] * 9)])
 def test_what_is_no_bench_is_refused(text: str) -> None:
     with pytest.raises(ExplorerError, match="bench"):
-        bench.parse(text, VIEW)
+        rows.parse(text, VIEW)
 
 
 JSON = st.recursive(
@@ -136,7 +136,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_parses_or_is_refused(data: object) -> None:
     try:
-        rows = bench.parse(json.dumps(data), VIEW)
+        rows = rows.parse(json.dumps(data), VIEW)
     except ExplorerError:
         return
-    bench.edits(rows, VIEW.grid, lambda concept: np.zeros((4, 4), np.bool_))
+    rows.edits(rows, VIEW.grid, lambda concept: np.zeros((4, 4), np.bool_))

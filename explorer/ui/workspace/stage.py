@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -30,7 +31,7 @@ def _percent(part: float, whole: float) -> str:
 
 
 def stage(
-    photo: str, title: str, grid: Grid, values: np.ndarray | None, name: str, marked: Cell | None
+    photo: str, title: str, grid: Grid, values: np.ndarray | None, name: str, marked: Sequence[Cell] = ()
 ) -> str:
     """The stage as HTML.
 
@@ -51,7 +52,7 @@ def stage(
         f'<div class="cover" style="{place}" data-rows="{grid.rows}" data-cols="{grid.cols}" '
         f'data-map="{_numbers(values)}" tabindex="0" role="application" aria-label="{escape(title)}: {hint}">'
         f'<img class="heat" alt="" src="{_heat(values)}"><div class="grid"></div>'
-        f'<div class="mark"{_at(marked)}></div><div class="cursor"></div></div></div>'
+        f'{_marks(marked)}<div class="cursor"></div></div></div>'
         f'<div class="legend"{"" if values is not None else " data-idle"}>{_legend(values, name)}</div>'
     )
 
@@ -67,10 +68,11 @@ def _numbers(values: np.ndarray | None) -> str:
     return json.dumps([[round(float(value), 2) for value in row] for row in values], separators=(",", ":"))
 
 
-def _at(marked: Cell | None) -> str:
-    if marked is None:
-        return " hidden"
-    return f' style="--row:{marked.row};--col:{marked.col}"'
+def _marks(marked: Sequence[Cell]) -> str:
+    """The marked patches; a hidden one when there are none."""
+    if not marked:
+        return '<div class="mark" hidden></div>'
+    return "".join(f'<div class="mark" style="--row:{cell.row};--col:{cell.col}"></div>' for cell in marked)
 
 
 def _legend(values: np.ndarray | None, name: str) -> str:

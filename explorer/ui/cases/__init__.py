@@ -1,0 +1,1 @@
+"""The cases tab: set-ups saved, opened and replayed."""

@@ -1,0 +1,1 @@
+"""The gallery tab: all neurons as cards, filters, search, maps of the whole SAE."""

@@ -1,0 +1,1 @@
+"""Why does the model say this? Words by neurons, attribution, repair, sweeps."""

@@ -1,0 +1,1 @@
+"""The workspace tab: picture, neurons, answers, bench."""

@@ -1,0 +1,44 @@
+"""The middle column: neurons as cards, and the search among them. Layout and events."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gradio as gr
+
+from explorer.ui.hub import EVERYWHERE, QUICK, Hub, html
+
+
+class Neurons(NamedTuple):
+    """The components of the column."""
+
+    concept: gr.Textbox
+    find: gr.Button
+    cards: gr.HTML
+
+
+def draw() -> Neurons:
+    """Lay out the column."""
+    with gr.Row(elem_id="finder"):
+        concept = gr.Textbox(
+            label="Find neurons for", placeholder="fork and knife", max_lines=1, container=False, scale=3
+        )
+        find = gr.Button("Find", size="sm", scale=0, min_width=64)
+    return Neurons(
+        concept,
+        find,
+        html("cards", script="buttons.js", events=(*EVERYWHERE, "back", "pool", "best", "mend", "halt")),
+    )
+
+
+def wire(hub: Hub, parts: Neurons) -> None:
+    """Search; choose and pool; "pick" of every emitter: its heat on the picture."""
+    s = hub.states
+    for trigger in (parts.concept.submit, parts.find.click):
+        trigger(hub.looking.find, [s.visit, s.focus, parts.concept], hub.shown, **QUICK)
+    for back in (parts.cards.back, parts.cards.pool):
+        back(hub.looking.whole_picture, s.visit, hub.shown, **QUICK)
+    for part in hub.emitters:
+        event = part.pick(hub.looking.pick_neuron, [s.visit, s.focus], hub.shown, **QUICK)
+        if part is not hub.cards:
+            hub.then_go(event, "workspace")

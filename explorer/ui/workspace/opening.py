@@ -1,0 +1,97 @@
+"""Opening a picture: an example or a visitor's own. One method per action; keeps nothing of a visitor."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import gradio as gr
+
+from explorer.cases.examples import Example
+from explorer.errors import ExplorerError
+from explorer.images import load_image
+from explorer.ui.plain import plainly
+from explorer.ui.sent import sent
+from explorer.ui.visit import Focus, Said, Told, Visit
+from explorer.ui.workspace import panels
+from explorer.ui.workspace.looking import Looking, Shown
+from explorer.ui.workspace.stage import photo_uri
+from explorer.ui.workspace.steering import NOTHING_MOVED, Steering
+
+
+class Opened(NamedTuple):
+    """What the page shows of a picture just opened, in the order of the page's outputs (`Hub.opened`)."""
+
+    visit: Visit
+    focus: Focus
+    stage: str
+    cards: str
+    bench: dict
+    said: Said | None
+    told: Told | None
+    shelf: str
+    notices: str
+    questions: str
+    prompt: str
+    baseline: str
+    steered: str
+
+
+class Opening:
+    """How pictures come onto the page."""
+
+    def __init__(self, looking: Looking, steering: Steering, examples: dict[str, Example]) -> None:
+        self.session = looking.session
+        self.looking, self.steering, self.examples = looking, steering, examples
+        self.shelf = panels.Shelf(examples.values())
+
+    @plainly
+    def start(self) -> Opened:
+        """A new visitor: the first example."""
+        return self.example(next(iter(self.examples)), None)
+
+    @plainly
+    def open_example(self, visit: Visit | None, event: gr.EventData) -> Opened:
+        """One of the example pictures."""
+        return self.example(sent(event, "key"), visit)
+
+    @plainly
+    def open_upload(self, visit: Visit | None, path: str | None) -> Opened:
+        """A picture of the visitor's own. One that cannot be read leaves the former picture in place."""
+        if not path:
+            raise ExplorerError("no picture arrived; choose a file")
+        view = self.session.look(load_image(path))
+        return self.opened(Visit(view, "Your picture", photo_uri(view.image)), visit)
+
+    def example(self, key: object, former: Visit | None) -> Opened:
+        """Open an example by its key. Raises ExplorerError for an unknown one."""
+        example = self.examples.get(key) if isinstance(key, str) else None
+        if example is None:
+            raise ExplorerError(f"there is no example {str(key)[:40]!r}; choose one of those shown")
+        view = self.session.look(example.image)
+        fresh = Visit(view, example.title, photo_uri(view.image), example.questions, example.key)
+        return self.opened(fresh, former)
+
+    def opened(self, fresh: Visit, former: Visit | None, prompt: str | None = None) -> Opened:
+        """All that the page shows of a fresh visit. For all parts of the page that open pictures.
+
+        prompt: the question to ask, None for the model's default.
+        """
+        if former:
+            former.turn.stop()
+        asked = prompt or self.session.lvlm.default_prompt
+        shown: Shown = self.looking.show(fresh, Focus())
+        return Opened(
+            visit=fresh,
+            focus=shown.focus,
+            stage=shown.stage,
+            cards=shown.cards,
+            bench=shown.bench,
+            said=None,
+            told=None,
+            shelf=self.shelf.html(fresh.example),
+            notices=panels.notices(self.session, fresh.view),
+            questions=self.steering.questions(fresh, asked),
+            prompt=asked,
+            baseline=panels.WAITING,
+            steered=panels.hint(NOTHING_MOVED),
+        )
