@@ -9,6 +9,10 @@ import gradio as gr
 from explorer.ui.hub import EVERYWHERE, QUICK, Hub, html
 
 
+EVENTS = (*EVERYWHERE, "back", "pool", "best", "mend", "halt")
+"""What buttons in the cards ask for."""
+
+
 class Neurons(NamedTuple):
     """The components of the column."""
 
@@ -24,11 +28,7 @@ def draw() -> Neurons:
             label="Find neurons for", placeholder="fork and knife", max_lines=1, container=False, scale=3
         )
         find = gr.Button("Find", size="sm", scale=0, min_width=64)
-    return Neurons(
-        concept,
-        find,
-        html("cards", script="buttons.js", events=(*EVERYWHERE, "back", "pool", "best", "mend", "halt")),
-    )
+    return Neurons(concept, find, html("cards", script="buttons.js", events=EVENTS))
 
 
 def wire(hub: Hub, parts: Neurons) -> None:
