@@ -72,7 +72,7 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
         gallery.wire(hub, shown)
         neuron.wire(hub, one)
         cases.wire(hub, filed)
-    page.queue(default_concurrency_limit=8, max_size=64)
+    page.queue(default_concurrency_limit=8, max_size=hub.rules.queue)
     return page
 
 
