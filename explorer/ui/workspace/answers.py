@@ -32,10 +32,10 @@ def draw() -> Answers:
     with gr.Row(elem_id="answers"):
         with gr.Column(min_width=0):
             html("baseline-title", "<h2>The model says</h2>")
-            baseline = html("baseline", panels.WAITING, "buttons.js", ("why",))
+            baseline = html("baseline", panels.WAITING, "words.js", ("why",))
         with gr.Column(min_width=0):
             html("steered-title", "<h2>Steered, it says</h2>")
-            steered = html("steered", panels.hint(NOTHING_MOVED), "buttons.js", ("why",))
+            steered = html("steered", panels.hint(NOTHING_MOVED), "words.js", ("why",))
     return Answers(prompt, ask, questions, baseline, steered)
 
 

@@ -24,7 +24,7 @@ from explorer.ui.sent import sent, there
 from explorer.ui.visit import Focus, Said, Told, Visit
 from explorer.ui.workspace import panels
 from explorer.ui.workspace.cards import Strips
-from explorer.ui.workspace.words import mark
+from explorer.ui.workspace.words import mark, words
 
 BEST = 3
 """Neurons that go onto the bench together: as many as it takes to silence most concepts."""
@@ -111,7 +111,7 @@ class Steering:
             for text in _paced(growing):
                 yield panels.answer(escape(text), growing=True), gr.skip(), gr.skip()
         if not cancel.is_set():
-            yield panels.answer(escape(text)), gr.skip(), Said(asked, text)
+            yield panels.answer(words(text)), gr.skip(), Said(asked, text)
 
     @plainly
     def steer(
@@ -124,7 +124,7 @@ class Steering:
         if said is None:
             yield gr.skip(), gr.skip(), gr.skip()
             return
-        plain = panels.answer(escape(said.text))
+        plain = panels.answer(words(said.text))
         if not edits and not asked.changes:
             yield plain, panels.hint(NOTHING_MOVED), None
             return
