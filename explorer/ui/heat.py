@@ -11,6 +11,7 @@ import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 
 RAMP = ((60, 16, 84), (56, 88, 140), (32, 144, 140), (108, 204, 92), (253, 231, 37))
 """RGB at 0, 1/4, 1/2, 3/4 and 1 of the scale."""
@@ -24,15 +25,37 @@ def ramp_css() -> str:
     return f"linear-gradient(90deg, {', '.join(f'rgb{color}' for color in RAMP)})"
 
 
-def heat_rgba(values: np.ndarray, peak: float | None = None) -> np.ndarray:
-    """(rows, cols, 4) uint8 colours of a (rows, cols) map; `peak` is the top of the scale, or its maximum."""
-    values = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    top = float(values.max()) if peak is None else peak
-    share = np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
-    stops = np.linspace(0.0, 1.0, len(RAMP))
+def _colours() -> np.ndarray:
+    """The ramp in 256 steps with its opacity, (256, 4) uint8."""
+    share, stops = np.linspace(0.0, 1.0, 256), np.linspace(0.0, 1.0, len(RAMP))
     channels = [np.interp(share, stops, [color[i] for color in RAMP]) for i in range(3)]
     alpha = 255 * (LEAST_ALPHA + (MOST_ALPHA - LEAST_ALPHA) * share)
     return np.stack([*channels, alpha], -1).round().astype(np.uint8)
+
+
+COLOURS = _colours()
+
+
+def levels(values: np.ndarray, peak: float | None = None) -> np.ndarray:
+    """A map as uint8 steps of the ramp, 0 for 0 and below; `peak` is the top of the scale, or its maximum."""
+    values = np.nan_to_num(np.asarray(values, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(values.max()) if peak is None else peak
+    share = np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values)
+    return (255 * share).round().astype(np.uint8)
+
+
+def heat_rgba(values: np.ndarray, peak: float | None = None) -> np.ndarray:
+    """(rows, cols, 4) uint8 colours of a (rows, cols) map; `peak` is the top of the scale, or its maximum."""
+    return COLOURS[levels(values, peak)]
+
+
+def lay_over(picture: Image.Image, values: np.ndarray, peak: float | None = None) -> Image.Image:
+    """An RGB picture with the smooth heat of a map that spans it laid over it."""
+    smooth = Image.fromarray(levels(values, peak)).resize(picture.size, Image.Resampling.BILINEAR)
+    colours = Image.fromarray(COLOURS[np.asarray(smooth)])
+    heated = picture.copy()
+    heated.paste(colours, (0, 0), colours)
+    return heated
 
 
 def png(rgba: np.ndarray) -> bytes:

@@ -15,10 +15,11 @@ from explorer.cases import checks
 from explorer.errors import ExplorerError
 from explorer.records import TextMatch
 from explorer.session import Session, View
+from explorer.ui.exemplars import Strips
 from explorer.ui.plain import plainly
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Entry, Focus, Heading, Listing, Visit
-from explorer.ui.workspace.cards import Strips, cards
+from explorer.ui.workspace.cards import cards
 from explorer.ui.workspace.stage import stage
 
 TOP = 20

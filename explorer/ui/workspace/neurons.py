@@ -8,7 +8,6 @@ import gradio as gr
 
 from explorer.ui.hub import EVERYWHERE, QUICK, Hub, html
 
-
 EVENTS = (*EVERYWHERE, "back", "pool", "best", "mend", "halt")
 """What buttons in the cards ask for."""
 
