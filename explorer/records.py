@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
-from explorer.errors import EditError
+from explorer.errors import EditError, StoreError
 
 Mode = Literal["set", "add", "scale"]
+Sort = Literal[
+    "neuron",
+    "fires",
+    "in_top",
+    "peak",
+    "mean",
+    "precision",
+    "average_precision",
+    "monosemanticity",
+    "entropy",
+    "label",
+    "given",
+]
+SORTS: tuple[Sort, ...] = get_args(Sort)
+"""What the neurons of a gallery may be ordered by."""
+FAVOURITES = "favourites"
+"""The name of the list behind the star."""
+Range = tuple[float, float]
 
 
 class Cell(NamedTuple):
@@ -160,7 +179,9 @@ class NeuronSummary:
     average_precision: of its image score as a detector of the label, None when unknown;
     monosemanticity: how alike the images are that activate it (-1..1), None when unknown, from
     monosemanticity_images images;
-    neuron_class: always_on, image_specific, rare or dead; "" lets the store decide.
+    neuron_class: always_on, image_specific, rare or dead; "" lets the store decide;
+    entropy: of the labels of its exemplars, weighted by activation, in nats (PatchSAE): 0 when all show one
+    and the same label; None when unknown.
     """
 
     neuron: int
@@ -181,6 +202,7 @@ class NeuronSummary:
     monosemanticity: float | None = None
     monosemanticity_images: int = 0
     neuron_class: str = ""
+    entropy: float | None = None
 
 
 class Histogram(NamedTuple):
@@ -254,6 +276,86 @@ class Found(NamedTuple):
     concept: str
     score: float
     precision: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which neurons a gallery shows, and in which order. Every filter must let a neuron pass.
+
+    text: all its words occur in the neuron's name, labels and words, or in people's name and note, as in
+    `Store.search`; classes: any of these, all when empty; label: exactly this one; fires, peak, precision,
+    monosemanticity: from a lowest to a highest value, both included; a neuron whose monosemanticity is
+    unknown passes only the full range; listed: in people's list of this name; neurons: only these.
+    sort: "given" keeps the order of `neurons`, "label" goes by people's own names where there are some; of
+    equal ones the lower neuron goes first; unknown values and neurons without a name go last either way.
+    Raises StoreError for an unknown sort and for ranges that are none.
+    """
+
+    text: str = ""
+    classes: tuple[str, ...] = ()
+    label: str = ""
+    fires: Range = (0.0, 1.0)
+    peak: Range = (0.0, math.inf)
+    precision: Range = (0.0, 1.0)
+    monosemanticity: Range = (-1.0, 1.0)
+    listed: str = ""
+    neurons: tuple[int, ...] | None = None
+    sort: Sort = "neuron"
+    descending: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sort not in SORTS:
+            raise StoreError(f"neurons cannot be sorted by {self.sort!r}; use {', '.join(SORTS)}")
+        for name in ("fires", "peak", "precision", "monosemanticity"):
+            bounds = getattr(self, name)
+            if (
+                not isinstance(bounds, tuple)
+                or len(bounds) != 2
+                or not all(_is_bound(bound) for bound in bounds)
+                or bounds[0] > bounds[1]
+            ):
+                raise StoreError(f"{name} {bounds!r} is no range; give a lowest and a highest value")
+
+
+def _is_bound(value: object) -> bool:
+    """Whether it is a number; infinity is one, NaN is none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+class NeuronPage(NamedTuple):
+    """Some neurons of a gallery, in its order, and how many it has in all."""
+
+    neurons: tuple[int, ...]
+    total: int
+
+
+class Overview(NamedTuple):
+    """All neurons at once, for charts: one entry per neuron in every array, in the order of the neurons.
+
+    The float64 arrays hold the fields of NeuronSummary by these names, NaN where they are unknown; classes,
+    labels: Python strings; x, y: the neuron's place on a map where neurons whose decoder directions are
+    near lie near each other, NaN for a direction of length 0.
+    """
+
+    fires: np.ndarray
+    in_top: np.ndarray
+    mean: np.ndarray
+    peak: np.ndarray
+    active_mean: np.ndarray
+    entropy: np.ndarray
+    precision: np.ndarray
+    monosemanticity: np.ndarray
+    classes: np.ndarray
+    labels: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+
+class NeuronList(NamedTuple):
+    """A list of neurons that people keep under a name, in the order in which they were added."""
+
+    name: str
+    neurons: tuple[int, ...]
 
 
 class Cancel(Protocol):
