@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from explorer.analyze.attribution import Attribution, attribute
@@ -88,17 +88,33 @@ def repair(
     found = suspects(session, view, word, asked, answer, wished, measure=measure, batch=batch, cancel=cancel)
     trials = trials_of(found, values, neurons)
     tried: list[Repair] = []
-    for start in range(0, len(trials), batch):
-        if cancel is not None and cancel.is_set():
-            break
-        part = trials[start : start + batch]
-        texts = session.answers([(view, edits) for edits in part], asked, max_new_tokens=max_new_tokens)
-        tried += [judged(session, word, wished, text, edits) for edits, text in zip(part, texts, strict=True)]
+    for part in trying(session, view, word, asked, wished, trials, max_new_tokens, batch, cancel):
+        tried += part
         if progress is not None:
             progress(len(tried), len(trials))
     tried.sort(key=lambda one: one.cost)
     complete = len(tried) == len(trials) and all(one.complete for one in found)
     return Repairs(word, answer, wished, tuple(tried), complete)
+
+
+def trying(
+    session: Session,
+    view: View,
+    word: str,
+    prompt: str,
+    wished: str,
+    trials: Sequence[tuple[Edit, ...]],
+    max_new_tokens: int = 64,
+    batch: int = BATCH,
+    cancel: Cancel | None = None,
+) -> Iterator[list[Repair]]:
+    """The trials answered and judged beside the wished answer, a batch at a time, until cancelled."""
+    for start in range(0, len(trials), batch):
+        if cancel is not None and cancel.is_set():
+            return
+        part = trials[start : start + batch]
+        texts = session.answers([(view, edits) for edits in part], prompt, max_new_tokens=max_new_tokens)
+        yield [judged(session, word, wished, text, edits) for edits, text in zip(part, texts, strict=True)]
 
 
 def suspects(

@@ -1,7 +1,7 @@
 """What the page remembers of one visitor: the picture looked at, and what of it is in focus.
 
-Records that live in `gr.State` and nowhere else. All are frozen but `Turn`, which stops an answer that
-nobody waits for any more.
+Records that live in `gr.State` and nowhere else. All are frozen but `Turn` and `Study`, which stop an
+answer or an analysis that nobody waits for any more.
 """
 
 from __future__ import annotations
@@ -85,12 +85,23 @@ class Turn:
             self._cancel.set()
 
 
+class Study(Turn):
+    """The one analysis in the making for a visitor; a newer one, or another picture, stops it.
+
+    focus: what the cards were last told to show, so that a long analysis that fills them sees where the
+    person went meanwhile.
+    """
+
+    focus: Focus | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Visit:
     """The picture on the page.
 
     view: how the session saw it; title: its name; photo: the picture as a data URI, small enough to show;
-    questions: what to ask of it; example: key of the example, "" for an upload; turn: its answers.
+    questions: what to ask of it; example: key of the example, "" for an upload; turn: its answers; study: its
+    analyses.
     """
 
     view: View
@@ -99,6 +110,7 @@ class Visit:
     questions: tuple[str, ...] = ()
     example: str = ""
     turn: Turn = field(default_factory=Turn)
+    study: Study = field(default_factory=Study)
 
 
 @dataclass(frozen=True)

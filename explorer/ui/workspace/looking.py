@@ -50,6 +50,7 @@ class Looking:
     def show(self, visit: Visit | None, focus: Focus) -> Shown:
         """Draw the picture and the cards for a focus. For all parts of the page."""
         view = there(visit).view
+        visit.study.focus = focus
         marked = [list(cell) for cell in focus.patches] or None
         return Shown(
             focus, self._stage(there(visit), focus), self._cards(view, focus), gr.update(marked=marked)
