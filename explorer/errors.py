@@ -36,3 +36,7 @@ class SourceError(ExplorerError):
 
 class WorldError(ExplorerError):
     """A scene request that the drawn world does not know (family, style, concept)."""
+
+
+class CaseError(ExplorerError):
+    """A case file that is damaged, too large or of another format, or a case that cannot be kept."""
