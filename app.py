@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -15,21 +18,63 @@ from explorer.errors import ExplorerError
 ROOT = Path(__file__).resolve().parent
 STORE = Path("stores") / "embedded"
 SCENES = 4000
-MAX_UPLOAD = "64mb"
+MAX_UPLOAD = "64MB"
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; use 1 to 65535")
-    return port
+    return _count(text, "port", 65535)
+
+
+def _count(text: str, name: str, most: int) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {name}; use 1 to {most}")
+    return count
 
 
 def _auth(text: str) -> tuple[str, str]:
     user, colon, password = text.partition(":")
-    if not (user and colon and password):
+    if not (user.strip() and colon and password.strip()):
         raise argparse.ArgumentTypeError("use USER:PASS")
-    return user, password
+    return user.strip(), password.strip()
+
+
+def _auth_file(text: str) -> list[tuple[str, str]]:
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text!r}: {error}") from error
+    try:
+        found = [_auth(line) for line in map(str.strip, lines) if line and not line.startswith("#")]
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} has a line that is not USER:PASS") from error
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nobody; write a line USER:PASS for each visitor")
+    return found
+
+
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if not re.fullmatch(r"(https?://[^/\s]+)?(/[\w.~-]+)*", path) or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path of a page; use something like /neurons")
+    return path
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([1-9]\d{0,5})\s*(kb|mb|gb)", text.strip().lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; use a whole number and KB, MB or GB, as 64MB")
+    return int(found[1]) << {"kb": 10, "mb": 20, "gb": 30}[found[2]]
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file; give a folder")
+    return path
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,13 +86,54 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"), help="address to serve on")
     parser.add_argument("--port", type=_port, default=os.environ.get("PORT", "7860"), help="port to serve on")
-    parser.add_argument("--share", action="store_true", help="also serve at a public gradio.live address")
-    parser.add_argument("--auth", type=_auth, metavar="USER:PASS", help="ask for this name and password")
-    parser.add_argument("--root-path", help="path of the page behind a proxy, such as /neurons")
+    _add_hosting(parser.add_argument_group("for the people who host it"))
     args = parser.parse_args(argv)
     if args.model and not args.sae:
         parser.error("--model needs --sae: the embedded SAE belongs to the embedded model")
+    args.auth = [*(args.auth or ()), *(args.auth_file or ())]
+    names = [user for user, _ in args.auth]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        parser.error(f"--auth: {twice[0]!r} has two passwords; give one")
     return args
+
+
+def _add_hosting(group: argparse._ArgumentGroup) -> None:
+    """The arguments that decide who may do what."""
+    add = group.add_argument
+    add("--share", action="store_true", help="also serve at a public gradio.live address")
+    add(
+        "--auth",
+        type=_auth,
+        action="append",
+        metavar="USER:PASS",
+        help="ask for this name and password; repeatable",
+    )
+    add("--auth-file", type=_auth_file, metavar="FILE", help="the same, a line USER:PASS for each visitor")
+    add(
+        "--root-path",
+        type=_root_path,
+        metavar="PATH",
+        help="path of the page behind a proxy, such as /neurons",
+    )
+    add("--read-only", action="store_true", help="nobody writes notes, lists or cases")
+    add("--cases", type=_folder, metavar="FOLDER", help="where cases are kept (default: cases)")
+    add(
+        "--max-upload",
+        type=_size,
+        default=MAX_UPLOAD,
+        metavar="SIZE",
+        help="largest upload (default: %(default)s)",
+    )
+    count = functools.partial(_count, name="number of events", most=100_000)
+    add("--queue", type=count, default=64, metavar="N", help="longest queue of events (default: 64)")
+    count = functools.partial(_count, name="number of visitors", most=100_000)
+    add(
+        "--visitors",
+        type=count,
+        default=200,
+        metavar="N",
+        help="visitors remembered at a time (default: 200)",
+    )
 
 
 def check_address(host: str, port: int) -> None:
@@ -93,24 +179,36 @@ def serve(args: argparse.Namespace) -> None:
     store = ROOT / STORE
     if embedded and args.store is None and (not store.exists() or is_outdated(store)):
         build_store()
+    if args.share and not args.auth:
+        print("note: whoever knows the address can use the page; add --auth USER:PASS", file=sys.stderr)
 
-    from explorer.session import Session
-    from explorer.ui import page
+    from explorer.session.anyway import open_anyway
+    from explorer.ui import page, serving
+    from explorer.ui.hub import Rules
 
-    session = Session.open(args.model, args.sae, args.store, args.device)
-    shown = page.build(session)
-    shown.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        auth=args.auth,
-        root_path=args.root_path,
-        ssr_mode=False,
-        show_error=False,
-        max_file_size=MAX_UPLOAD,
-        state_session_capacity=page.VISITORS,
-        **page.look(),
-    )
+    session, trouble = open_anyway(args.model, args.sae, args.store, args.device)
+    if trouble:
+        print(f"note: the page starts without exemplars: {trouble}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, _stop)
+    with serving.uploads_folder():
+        rules = Rules(args.read_only, args.cases, args.queue, trouble)
+        shown = page.build(session, rules)
+        serving.launch(
+            shown,
+            args.max_upload,
+            args.visitors,
+            server_name=args.host,
+            server_port=args.port,
+            share=args.share,
+            auth=args.auth or None,
+            root_path=args.root_path,
+            **page.look(),
+        )
+
+
+def _stop(*_: object) -> None:
+    """A polite request to end counts as Ctrl-C, so that nothing is left behind."""
+    raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,14 +57,13 @@ class Rules:
     """What the person who serves the page allows.
 
     read_only: nobody writes notes, lists or cases; cases: folder of the cases kept on the server, None for
-    the usual one; queue: longest queue of events; uploads: folder that uploads pass through, None for the
-    framework's own; trouble: why the page runs without a store, in the words of its StoreError.
+    the usual one; queue: longest queue of events; trouble: why the page runs without a store, ended by ": "
+    and the command that builds one.
     """
 
     read_only: bool = False
     cases: Path | None = None
     queue: int = 64
-    uploads: Path | None = None
     trouble: str = ""
 
 

@@ -8,13 +8,14 @@ import gradio as gr
 
 from explorer.cases.examples import load_examples
 from explorer.session import Session
+from explorer.ui import api, health, notices, serving
 from explorer.ui.cases import layout as cases
 from explorer.ui.gallery import layout as gallery
 from explorer.ui.hub import Hub, Rules, html, states
 from explorer.ui.neuron import layout as neuron
+from explorer.ui.plain import guard
 from explorer.ui.why import layout as why
 from explorer.ui.workspace import layout as workspace
-from explorer.ui.workspace import panels
 from explorer.ui.workspace.looking import Looking
 from explorer.ui.workspace.opening import Opening
 from explorer.ui.workspace.steering import Steering
@@ -22,21 +23,18 @@ from explorer.ui.workspace.steering import Steering
 STYLES = Path(__file__).resolve().parents[2] / "assets" / "ui"
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-UPLOADS_KEPT = 3600
-"""Seconds after which uploaded files are removed."""
-
-VISITORS = 200
-"""Visitors whose pictures are kept at a time; the oldest makes room."""
 
 
 def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
     """The page on one session."""
+    rules = rules or Rules()
     looking = Looking(session)
     steering = Steering(session, looking.strips)
     opening = Opening(looking, steering, load_examples())
-    with gr.Blocks(title="Visual neurons", fill_width=True, delete_cache=(600, UPLOADS_KEPT)) as page:
+    with gr.Blocks(title="Visual neurons", fill_width=True, delete_cache=(60, serving.KEPT)) as page:
         kept = states()
-        html("title", panels.title_line(session))
+        line = health.draw(session)
+        html("store-notice", notices.no_store(session, rules), "notices.js")
         with gr.Tabs(selected="workspace", elem_id="tabs") as tabs:
             with gr.Tab("Workspace", id="workspace", render_children=True):
                 work = workspace.draw()
@@ -48,7 +46,7 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
                 filed = cases.draw()
         hub = Hub(
             session=session,
-            rules=rules or Rules(),
+            rules=rules,
             looking=looking,
             steering=steering,
             opening=opening,
@@ -72,6 +70,10 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
         gallery.wire(hub, shown)
         neuron.wire(hub, one)
         cases.wire(hub, filed)
+        health.wire(hub, line)
+        serving.wire(hub)
+        api.wire(hub)
+    guard(page)
     page.queue(default_concurrency_limit=8, max_size=hub.rules.queue)
     return page
 
