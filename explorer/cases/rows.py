@@ -1,7 +1,8 @@
 """The bench: rows of neurons with a slider each. Turns rows into edits and back; draws nothing.
 
 A row whose slider was never moved has no value and is no edit, so putting a neuron on the bench
-changes nothing. The rows travel as JSON and are checked whenever they come from a browser.
+changes nothing; nor is a muted one. The rows travel as JSON and are checked whenever they come from
+a browser.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Row:
     name: what a person reads; rest: its strongest activation in the picture, where an untouched "set"
     slider stands; value: None until moved; region: "all" patches, the "active" ones, the "marked" ones, or
     those where its concept is "seen"; patches: the marked ones; concept: what the neuron stands for, "" when
-    nobody can tell where that is.
+    nobody can tell where that is; muted: kept, but not applied; absent: the concept is seen nowhere in the
+    picture, so that a row confined to it does nothing.
     """
 
     neuron: int
@@ -44,6 +46,8 @@ class Row:
     region: str = "active"
     patches: tuple[Cell, ...] = ()
     concept: str = ""
+    muted: bool = False
+    absent: bool = False
 
 
 def dump(rows: Sequence[Row]) -> str:
@@ -87,7 +91,16 @@ def _row(entry: dict, view: View, any_patch: bool) -> Row:
         region=region,
         patches=patches,
         concept=concept,
+        muted=_flag(entry, "muted", neuron),
+        absent=_flag(entry, "absent", neuron),
     )
+
+
+def _flag(entry: dict, name: str, neuron: int) -> bool:
+    value = entry.get(name, False)
+    if not isinstance(value, bool):
+        raise ExplorerError(f"neuron {neuron}: {name} is either true or false")
+    return value
 
 
 def _cells(value: object, neuron: int, grid: Grid) -> tuple[Cell, ...]:
@@ -100,14 +113,17 @@ def _cells(value: object, neuron: int, grid: Grid) -> tuple[Cell, ...]:
     return tuple(sorted({checks.cell(row, col, grid) for row, col in entries}))
 
 
-def new_row(neuron: int, name: str, view: View, concept: str = "", seen: bool = False) -> Row:
+def new_row(
+    neuron: int, name: str, view: View, concept: str = "", seen: bool = False, absent: bool = False
+) -> Row:
     """A neuron as it comes onto the bench: untouched, where it fires, or everywhere if it does not fire.
 
-    concept: what it stands for, where that can be told; seen: begin where that concept is seen.
+    concept: what it stands for, where that can be told; seen: begin where that concept is seen; absent: it is
+    seen nowhere.
     """
     peak = float(view.map(neuron).max())
     region = "seen" if seen else "active" if peak > 0 else "all"
-    return Row(neuron, name, round(peak, 2), region=region, concept=concept)
+    return Row(neuron, name, round(peak, 2), region=region, concept=concept, absent=absent)
 
 
 def add(rows: Sequence[Row], row: Row) -> list[Row]:
@@ -119,11 +135,14 @@ def add(rows: Sequence[Row], row: Row) -> list[Row]:
     return [*rows, row]
 
 
-def settle(text: object, view: View) -> list[Row]:
-    """The rows of a browser on another picture: rest follows it, patches outside its grid are dropped."""
+def settle(text: object, view: View, seen: Seen) -> list[Row]:
+    """The rows of a browser on another picture: rest follows it, patches outside its grid are dropped.
+
+    Rows whose concept is seen nowhere in it say so. One that cannot be looked for stays as it is.
+    """
     rows = []
     for row in parse(text, view, any_patch=True):
-        fresh = replace(row, rest=round(float(view.map(row.neuron).max()), 2))
+        fresh = replace(row, rest=round(float(view.map(row.neuron).max()), 2), absent=_absent(row, seen))
         inside = tuple(c for c in row.patches if c.row < view.grid.rows and c.col < view.grid.cols)
         if inside != row.patches:
             lost = row.region == "marked" and not inside
@@ -132,12 +151,20 @@ def settle(text: object, view: View) -> list[Row]:
     return rows
 
 
+def _absent(row: Row, seen: Seen) -> bool:
+    """Whether its concept is seen nowhere. False where nobody can tell."""
+    try:
+        return bool(row.concept) and not seen(row.concept).any()
+    except ExplorerError:
+        return False
+
+
 def edits(rows: Sequence[Row], grid: Grid, seen: Seen) -> list[Edit]:
     """What the moved sliders ask for. Raises ExplorerError for a concept that cannot be looked for."""
     return [
         Edit(row.neuron, row.value, row.mode, _patches(row, grid, seen))
         for row in rows
-        if row.value is not None
+        if row.value is not None and not row.muted
     ]
 
 

@@ -82,13 +82,15 @@ class Steering:
         probe = self.session.store.probe() if self.session.store is not None else None
         if probe is None or concept not in probe.concepts:
             return rows.new_row(neuron, self._strips.name(neuron), view)
-        seen = bool(sought) and bool(self.session.where(view, concept).any())
-        return rows.new_row(neuron, self._strips.name(neuron), view, concept, seen)
+        there_is = bool(self.session.where(view, concept).any())
+        seen = bool(sought) and there_is
+        return rows.new_row(neuron, self._strips.name(neuron), view, concept, seen, not there_is)
 
     @plainly
     def settle(self, visit: Visit | None, bench: str) -> str:
         """The bench as it stood, on a picture just opened."""
-        return rows.dump(rows.settle(bench, there(visit).view))
+        view = there(visit).view
+        return rows.dump(rows.settle(bench, view, partial(self.session.where, view)))
 
     # Answers
 

@@ -1,7 +1,7 @@
 """Marks the words in which two answers differ, and makes the words of finished ones buttons.
 
-Knows text and HTML; nothing of models. A word's button asks "why" with the place where the word begins in the
-answer's text (`at`). Only the first word of an answer is in the tab order; assets/ui/words.js moves on from there.
+Knows text and HTML; nothing of models. A word's button asks "why" with the place where the word begins in
+the answer's text (`at`). Only an answer's first word is in the tab order; assets/ui/words.js goes on from it.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def words(text: str) -> str:
 def mark(before: str, after: str, finished: bool = True, buttons: bool = True) -> Marked:
     """Compare two answers word by word.
 
-    finished: False while `after` still grows; what it has not reached yet does not count as lost, and its words
-    are no buttons. buttons: False for words that nobody can ask about.
+    finished: False while `after` still grows; what it has not reached yet does not count as lost, and its
+    words are no buttons. buttons: False for words that nobody can ask about.
     """
     old, new = tokens(before), tokens(after)
     keys = [[token.key for token in side] for side in (old, new)]
@@ -86,7 +86,7 @@ def _html(part: Sequence[Token], buttons: bool, first: bool) -> str:
     for place, token in enumerate(part):
         said = escape(token.text)
         if buttons and _WORD.search(token.text):
-            tab = 0 if first and place == 0 else -1
-            said = f'<button type="button" class="word" tabindex="{tab}" {does("why", at=token.at)}>{said}</button>'
+            how = f'tabindex="{0 if first and place == 0 else -1}" {does("why", at=token.at)}'
+            said = f'<button type="button" class="word" {how}>{said}</button>'
         shown.append(escape(token.gap) + said)
     return "".join(shown)
