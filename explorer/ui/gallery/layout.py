@@ -1,24 +1,102 @@
-"""The gallery tab: all neurons as cards, filters, search, maps of the whole SAE: layout and events."""
+"""The gallery tab: all neurons as cards, filters, search, charts of the whole SAE. Layout and events."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from html import escape
+from typing import Any, NamedTuple
 
 import gradio as gr
 
-from explorer.ui.hub import Hub
+from explorer.ui.gallery.browsing import Browsing
+from explorer.ui.gallery.tiles import LOADING
+from explorer.ui.hub import EVERYWHERE, LATEST, QUICK, Hub, html
+
+EVENTS = (*EVERYWHERE, "alter", "star", "alike")
+BUILD = "python -m index build --images FOLDER --out stores/mine"
+SERVE = "python app.py --store stores/mine"
 
 
 class Gallery(NamedTuple):
-    """The components. emitters: those whose buttons put, pick and open neurons."""
+    """The components. emitters: those whose buttons put, pick and open neurons.
 
-    emitters: tuple[gr.HTML, ...] = ()
+    list_column: everything but a neuron's own page; filters: holds the query as its value, as JSON.
+    """
+
+    emitters: tuple[gr.HTML, ...]
+    list_column: gr.Column
+    filters: gr.HTML
+    head: gr.HTML
+    tiles: gr.HTML
+    charts: gr.Column
+    chart: gr.Plot
+    caption: gr.HTML
+    points: gr.HTML
+
+    @property
+    def shown(self) -> list[Any]:
+        """Outputs of a handler that returns `browsing.Shown`."""
+        return [self.filters, self.head, self.tiles, self.charts, self.chart, self.caption]
 
 
 def draw() -> Gallery:
     """Lay out the components inside the present tab."""
-    return Gallery()
+    with gr.Column(elem_id="gallery-list") as column:
+        choices = {"facets": None, "classes": None, "labels": None, "lists": None, "go": None}
+        form = '<div class="filters"></div>'
+        filters = html("gallery-filters", "", "gallery-filters.js", EVENTS, html_template=form, **choices)
+        with gr.Column(elem_id="gallery-results", min_width=0):
+            head = html("gallery-head", "", "gallery.js", EVENTS)
+            tiles = html("gallery-tiles", LOADING, "gallery.js", EVENTS)
+            with gr.Column(elem_id="gallery-charts", visible=False, min_width=0) as charts:
+                chart = gr.Plot(show_label=False, container=False, elem_id="gallery-chart")
+                caption = html("gallery-caption", elem_classes="caption")
+            points = html("gallery-points", "", "gallery-points.js", EVERYWHERE)
+    emitters = (filters, head, tiles, points)
+    return Gallery(emitters, column, filters, head, tiles, charts, chart, caption, points)
 
 
 def wire(hub: Hub, parts: Gallery) -> None:
     """Tie every action to its handler."""
+    if hub.session.store is None:
+        parts.tiles.value = no_store(hub.rules.trouble)
+        parts.list_column.elem_classes = ["bare"]
+        return
+    browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
+    s, held, shown = hub.states, parts.filters, parts.shown
+    held.ready(browsing.ready, held, shown, **LATEST)
+    held.input(browsing.filtered, held, shown, **LATEST)
+    held.alike(browsing.alike, [held, s.visit, s.focus], shown, **LATEST)
+    held.random(browsing.random, None, held, **QUICK)
+    for part in (held, parts.head, parts.tiles):
+        part.alter(browsing.alter, held, shown, **LATEST)
+        part.star(browsing.star, held, shown, **LATEST)
+
+
+def show_similar(hub: Hub, parts: Gallery, listener: Callable[..., Any]) -> gr.events.Dependency:
+    """Let an event that carries a neuron list those like it in the gallery.
+
+    listener: the event of some part, as in `show_similar(hub, shown, one.card.similar)`. Chain to the
+    result whatever brings the list into sight.
+    """
+    browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
+    return listener(browsing.similar, parts.filters, parts.shown, **LATEST)
+
+
+def refresh(hub: Hub, parts: Gallery, event: gr.events.Dependency) -> gr.events.Dependency:
+    """Once an event has succeeded, draw the list anew: names, favourites and lists may have changed."""
+    browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
+    return event.success(browsing.ready, parts.filters, parts.shown, **LATEST)
+
+
+def no_store(trouble: str) -> str:
+    """What the tab says without a store. trouble: why there is none."""
+    why = f'<p class="quiet">{escape(trouble)}</p>' if trouble else ""
+    return (
+        '<div class="none"><h2>There is no store of exemplars to browse</h2>'
+        "<p>The gallery shows what an index of pictures found for every neuron. "
+        "Build one from any folder of pictures, then serve the page with it:</p>"
+        f"<pre><code>{BUILD}\n{SERVE}</code></pre>"
+        "<p>For the embedded model, <code>make run</code> builds one from drawn scenes. "
+        f"Everything in the workspace that needs no store works meanwhile.</p>{why}</div>"
+    )
