@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": Command("index.commands.verify", "check a store, some exemplars through the live model"),
     "stats": Command("index.commands.stats", "tell what a store holds"),
     "label": Command("index.commands.label", "add the words that neurons raise to a store, or renew them"),
+    "upgrade": Command("index.commands.upgrade", "bring a store of the format before this one up to date"),
     "bench": Command("index.commands.bench", "measure how fast the index is on this machine"),
     "train-sae": Command("index.train_sae", "train a sparse autoencoder on a model's vision tower"),
 }

@@ -5,11 +5,12 @@ Works in blocks of neurons, so that memory stays bounded. Knows states and rows;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from explorer.store.entropy import label_entropies
 from explorer.store.maps import pack
 from explorer.store.rows import ExemplarRow, IntervalRow
 from index.stage.codes import spans
@@ -87,6 +88,16 @@ def _blocks(table: Places, row: np.ndarray, place: np.ndarray, holders: np.ndarr
 def image_places(table: Places, holders: np.ndarray) -> np.ndarray:
     """The store's image at each place, [F, P] int64, -1 where nobody is."""
     return np.where(table.taken, np.searchsorted(holders, table.number), -1)
+
+
+def exemplar_entropies(state: BuildState, held: np.ndarray, labels: Sequence[Sequence[str]]) -> np.ndarray:
+    """The label entropy of each neuron [F], NaN where unknown.
+
+    held [F, P]: as `image_places` gives them; labels: what each of the store's images shows.
+    """
+    neuron, place = np.nonzero(held >= 0)
+    score = state.top.scores[state.top.record[neuron, place]]
+    return label_entropies(neuron, held[neuron, place], score, labels, len(held))
 
 
 def map_steps(table: Places, record: np.ndarray) -> np.ndarray:

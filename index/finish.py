@@ -20,8 +20,16 @@ from explorer.store.manifest import Route
 from explorer.store.pending import Pending, PendingImage
 from explorer.store.rows import ImageRow, SkippedRow
 from explorer.vlm.base import LVLM
-from index.exemplars import centroids, exemplar_rows, image_places, interval_rows, shown_images
+from index.exemplars import (
+    centroids,
+    exemplar_entropies,
+    exemplar_rows,
+    image_places,
+    interval_rows,
+    shown_images,
+)
 from index.meaning.labels import Shown
+from index.meaning.layout import positions
 from index.meaning.routes import find_words
 from index.naming import Material, measure, word_rows, write_meaning
 from index.stage.state import BuildState
@@ -56,6 +64,7 @@ def write_store(
     holders = shown_images(state, found.peak)
     directions = sae.W_dec.detach().float().cpu().numpy()
     shown: list[tuple[int, ...]] = []
+    names = [name for _, name in facts.vocabulary]
     tell(f"writing {len(holders):,} pictures")
     owner = holders // manifest.batch % manifest.n_parts
     writer.add_images(image_rows(pictures, holders, owner, facts, shown))
@@ -69,8 +78,12 @@ def write_store(
     tell("measuring neurons on the sample")
     measures = measure(state)
     tell("naming neurons")
-    material = Material(state, found, facts, image_places(state.top, holders), Shown.of(shown))
+    held = image_places(state.top, holders)
+    entropies = exemplar_entropies(state, held, [[names[label] for label in row] for row in shown])
+    material = Material(state, found, facts, held, Shown.of(shown), entropies)
     baseline = write_meaning(writer, material, directions, measures)
+    tell("drawing the map of directions")
+    writer.add_positions(positions(directions))
     mean_patch = mean_of(state.sample.embeddings)
     if mean_patch is not None:
         writer.add_mean_patch(mean_patch)

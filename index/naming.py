@@ -39,7 +39,7 @@ class Material:
     """What naming reads.
 
     state; found: its statistics; facts: of the source; exemplars [F, P] int64: store images, -1 for an empty
-    place; shown: what each store image shows.
+    place; shown: what each store image shows; entropies [F]: of the exemplars' labels, NaN where unknown.
     """
 
     state: BuildState
@@ -47,6 +47,7 @@ class Material:
     facts: SourceFacts
     exemplars: np.ndarray
     shown: Shown
+    entropies: np.ndarray
 
 
 class Measures(NamedTuple):
@@ -91,7 +92,8 @@ def write_meaning(
     writer.add_concepts(concepts.rows)
     writer.add_partners(partner_rows(partners))
     histograms = material.found.score_histogram, material.found.active_histogram
-    writer.add_neurons(summaries(material.found, names, facts.vocabulary, alike), *histograms)
+    rows = summaries(material.found, names, facts.vocabulary, alike, material.entropies)
+    writer.add_neurons(rows, *histograms)
     return _known(alike.baseline)
 
 
@@ -123,13 +125,17 @@ def label_rows(labels: NeuronLabels, vocabulary: Sequence[tuple[str, str]]) -> I
 
 
 def summaries(
-    found: NeuronFacts, names: Names, vocabulary: Sequence[tuple[str, str]], alike: Monosemanticity
+    found: NeuronFacts,
+    names: Names,
+    vocabulary: Sequence[tuple[str, str]],
+    alike: Monosemanticity,
+    entropies: np.ndarray,
 ) -> Iterator[NeuronSummary]:
     """The summary of each neuron; its class is the store's to tell."""
-    columns = (*found[:9], *names, alike.score, alike.images)
+    columns = (*found[:9], *names, alike.score, alike.images, entropies)
     for neuron, row in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
         fires, patch_fires, in_top, mean, variance, peak, active_mean, active_variance, active_peak = row[:9]
-        label, precision, lift, average, score, images = row[9:]
+        label, precision, lift, average, score, images, entropy = row[9:]
         kind, name = vocabulary[label] if label >= 0 else ("", "")
         yield NeuronSummary(
             neuron,
@@ -149,6 +155,7 @@ def summaries(
             average_precision=_known(average),
             monosemanticity=_known(score),
             monosemanticity_images=images,
+            entropy=_known(entropy),
         )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,10 +16,14 @@ from explorer.records import (
     Histogram,
     IntervalExemplar,
     LabelEvidence,
+    NeuronList,
+    NeuronPage,
     NeuronSummary,
     Note,
+    Overview,
     Partner,
     TextMatch,
+    Wanted,
     Word,
 )
 from explorer.session.view import View
@@ -65,6 +69,50 @@ class Stored:
     def set_note(self, neuron: int, name: str = "", note: str = "") -> None:
         """Keep people's own name of a neuron and a note about it; both empty removes them."""
         self._stored().set_note(neuron, name, note)
+
+    def notes(self, neurons: Iterable[int] | None = None) -> dict[int, Note]:
+        """What people wrote about several neurons, or about all, by neuron; only those that have a note."""
+        return self._stored().notes(neurons)
+
+    def browse(self, wanted: Wanted, offset: int = 0, count: int = 24) -> NeuronPage:
+        """`count` of the neurons that pass all filters, from place `offset` on, and how many do."""
+        return self._stored().browse(wanted, offset, count)
+
+    def class_counts(self) -> dict[str, int]:
+        """How many neurons each class has."""
+        return self._stored().class_counts()
+
+    def label_counts(self) -> list[tuple[str, int]]:
+        """The labels and how many neurons carry each, most first."""
+        return self._stored().label_counts()
+
+    def overview(self) -> Overview:
+        """All neurons at once, for charts of the whole SAE; the arrays are shared and cannot be written."""
+        return self._stored().overview()
+
+    def random_neuron(self, seed: int | None = None) -> int:
+        """A living neuron by chance, the same for the same seed."""
+        return self._stored().random_neuron(seed)
+
+    def lists(self) -> list[NeuronList]:
+        """People's lists of neurons, by name."""
+        return self._stored().lists()
+
+    def lists_of(self, neuron: int) -> tuple[str, ...]:
+        """The names of the lists that hold a neuron."""
+        return self._stored().lists_of(neuron)
+
+    def add_to_list(self, name: str, neuron: int) -> None:
+        """Put a neuron on a list, which is made when it is new."""
+        self._stored().add_to_list(name, neuron)
+
+    def remove_from_list(self, name: str, neuron: int) -> None:
+        """Take a neuron off a list, if it is there; a list without neurons vanishes."""
+        self._stored().remove_from_list(name, neuron)
+
+    def export_notes(self) -> dict[str, Any]:
+        """All names, notes and lists, with the SAE and model that they are about, as JSON may hold them."""
+        return self._stored().export_notes()
 
     def interval_exemplars(self, neuron: int) -> list[IntervalExemplar]:
         """One image per half-octave of the score from the peak downwards, none of them an exemplar."""

@@ -1,4 +1,4 @@
-"""What people wrote outlives the store that it lies in: notes move on when a build replaces a store.
+"""What people wrote outlives the store that it lies in: notes and lists move on when a build replaces it.
 
 Knows notes files; nothing of how a build is published.
 """
@@ -11,8 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 from explorer.errors import StoreError
+from explorer.store.lists import add_newer_lists
 from explorer.store.manifest import NOTES_NAME
-from explorer.store.notes import add_newer, open_to_read, owner_of
+from explorer.store.notes import add_newer_notes
+from explorer.store.notes_file import NOTES_FORMAT, format_of, open_to_read, owner_of, prepare
 
 
 def carry_notes(old: Path, new: Path, sae_id: str) -> None:
@@ -47,7 +49,12 @@ def catch_up(replaced: Path, new: Path, sae_id: str) -> None:
         return
     try:
         with closing(open_to_read(source)) as db, closing(open_to_read(target)) as goal:
-            add_newer(goal, db.execute("SELECT * FROM notes").fetchall())
+            prepare(goal, sae_id)
+            goal.execute("BEGIN IMMEDIATE")
+            add_newer_notes(goal, db.execute("SELECT * FROM notes").fetchall())
+            if format_of(db) == NOTES_FORMAT:
+                add_newer_lists(goal, db.execute("SELECT * FROM lists").fetchall())
+            goal.execute("COMMIT")
     except sqlite3.Error as error:
         raise StoreError(f"the last notes of the earlier store stay in {source}: {error}") from error
 

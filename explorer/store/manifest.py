@@ -15,7 +15,9 @@ from typing import Literal, NamedTuple, get_args
 
 from explorer.errors import StoreError
 
-FORMAT = 2
+FORMAT = 3
+UPGRADABLE = 2
+"""The format that `python -m index upgrade` brings up to date without pictures or a model."""
 MANIFEST_NAME = "manifest.json"
 DATABASE_NAME = "index.sqlite"
 DIRECTIONS_NAME = "directions.faiss"
@@ -118,8 +120,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     part.rename(folder / MANIFEST_NAME)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a store. Raises StoreError that says what is wrong and how to build one."""
+def upgrade_command(folder: Path) -> str:
+    """The command that brings a store of the format before this one up to date."""
+    return f"python -m index upgrade {folder}"
+
+
+def read_manifest(folder: Path, wanted: int = FORMAT) -> Manifest:
+    """The manifest of a store. Raises StoreError that says what is wrong and how to build one.
+
+    wanted: the format that it must have.
+    """
     command = build_command(folder)
     if not folder.exists():
         raise StoreError(f"there is no store at {folder}; build one with: {command}")
@@ -134,11 +144,11 @@ def read_manifest(folder: Path) -> Manifest:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {error}; build the store again with: {command}") from error
-    return _parse(raw, path, command)
+    return _parse(raw, path, command, wanted)
 
 
 def is_outdated(folder: Path) -> bool:
-    """Whether a finished store of an earlier format lies there, which only a new build can replace."""
+    """Whether a finished store of an earlier format lies there, which this program does not read."""
     try:
         raw = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -147,16 +157,13 @@ def is_outdated(folder: Path) -> bool:
     return isinstance(found, int) and found < FORMAT
 
 
-def _parse(raw: object, path: Path, command: str) -> Manifest:
-    """Check a manifest's JSON and make the record of it."""
+def _parse(raw: object, path: Path, command: str, wanted: int) -> Manifest:
+    """Check a manifest's JSON of the format wanted and make the record of it."""
     if not isinstance(raw, dict) or "format" not in raw:
         raise StoreError(f"{path} is not the manifest of a store; build one with: {command}")
     command = build_command(path.parent, str(raw.get("source", "")))
-    if raw["format"] != FORMAT:
-        raise StoreError(
-            f"the store {path.parent} has format {raw['format']!r}, this program reads format {FORMAT}; "
-            f"build it again with: {command}"
-        )
+    if raw["format"] != wanted:
+        raise StoreError(_other_format(raw["format"], path.parent, command, wanted))
     names = {item.name for item in fields(Manifest)}
     if missing := sorted(names - raw.keys()):
         raise StoreError(f"{path} lacks {', '.join(missing)}; build the store again with: {command}")
@@ -171,3 +178,11 @@ def _parse(raw: object, path: Path, command: str) -> Manifest:
         return Manifest(**{**{name: raw[name] for name in names}, "files": files})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is damaged ({error}); build the store again with: {command}") from error
+
+
+def _other_format(found: object, folder: Path, command: str, wanted: int) -> str:
+    """What to say about a store of another format than the one wanted."""
+    said = f"the store {folder} has format {found!r}, this program reads format {FORMAT}; "
+    if found == UPGRADABLE and wanted == FORMAT:
+        return f"{said}bring it up to date with: {upgrade_command(folder)}"
+    return f"{said}build it again with: {command}"

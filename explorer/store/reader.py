@@ -1,5 +1,7 @@
 """Reads a store: one method per question. Knows the tables; nothing of models or pages.
 
+What looks at many neurons at once, and people's notes, is in `gallery`.
+
 Every method may be called from any thread, and an open store goes on when a new build takes its place.
 """
 
@@ -23,7 +25,6 @@ from explorer.records import (
     IntervalExemplar,
     LabelEvidence,
     NeuronSummary,
-    Note,
     Partner,
     TextMatch,
     Word,
@@ -32,6 +33,7 @@ from explorer.store import histogram
 from explorer.store.classes import ALWAYS_SHARE, RARE_SHARE, classify
 from explorer.store.database import Database
 from explorer.store.fit import differences
+from explorer.store.gallery import Gallery
 from explorer.store.manifest import (
     CENTROIDS_NAME,
     DATABASE_NAME,
@@ -42,7 +44,7 @@ from explorer.store.manifest import (
     read_manifest,
 )
 from explorer.store.maps import unpack
-from explorer.store.notes import Notes
+from explorer.store.notes_file import NotesFile
 from explorer.store.probe import Probe
 from explorer.store.rows import MEAN_PATCH
 from explorer.store.texts import search_texts
@@ -54,7 +56,8 @@ _UNREAD = object()
 # The fields of NeuronSummary, in their order.
 _SUMMARY = (
     "neuron, fires, in_top, mean, peak, label, precision, kind, patch_fires, variance, active_mean,"
-    " active_variance, active_peak, lift, average_precision, monosemanticity, monosemanticity_images, class"
+    " active_variance, active_peak, lift, average_precision, monosemanticity, monosemanticity_images, class,"
+    " entropy"
 )
 _PICTURE = (
     "e.score, i.image_id, i.origin, i.thumbnail, e.patch_map, e.scale, i.grid_rows, i.grid_cols, i.labels"
@@ -74,8 +77,8 @@ def concept_key(words: str) -> str:
     return re.sub(r"[\s_-]+", "_", words.strip()).strip("_").lower()
 
 
-class Store:
-    """A finished store, open for reading; people's notes can be written."""
+class Store(Gallery):
+    """A finished store, open for reading; people's notes and lists can be written."""
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class Store:
         self._database = database
         self._directions = directions
         self._centroids = centroids
-        self._notes = Notes(folder, manifest.sae_id)
+        self._open_gallery(NotesFile(folder, manifest.sae_id))
         self._probe: object = _UNREAD
         self._probe_lock = threading.Lock()
         self._always_on: dict[float, tuple[int, ...]] = {}
@@ -307,29 +310,6 @@ class Store:
     def skipped(self) -> list[Skipped]:
         """The pictures that the build could not read."""
         return [Skipped(*row) for row in self._database.ask("SELECT * FROM skipped ORDER BY image_id")]
-
-    def note(self, neuron: int) -> Note | None:
-        """What people call a neuron and wrote about it; None when nobody did."""
-        self._check_neuron(neuron)
-        return self._notes.read([neuron]).get(neuron)
-
-    def notes(self, neurons: Iterable[int] | None = None) -> dict[int, Note]:
-        """What people wrote about several neurons, or about all, by neuron; only those that have a note."""
-        return self._notes.read(neurons)
-
-    def set_note(self, neuron: int, name: str = "", note: str = "") -> None:
-        """Keep people's own name of a neuron and a note about it; both empty removes them.
-
-        Raises StoreError when they are too long or the folder cannot be written.
-        """
-        self._check_neuron(neuron)
-        self._notes.write(neuron, name, note)
-
-    def _check_neuron(self, neuron: int) -> None:
-        if not 0 <= neuron < self.manifest.n_neurons:
-            raise StoreError(
-                f"there is no neuron {neuron}; the store has neurons 0 to {self.manifest.n_neurons - 1}"
-            )
 
 
 def _picture(

@@ -1,4 +1,4 @@
-"""Applies schema.sql to a database, migration by migration. Knows SQLite and nothing of images or neurons."""
+"""Applies schema.sql to a database, migration by migration. Knows SQLite, nothing of images or neurons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ class Migration(NamedTuple):
 
 def migrations() -> list[Migration]:
     """All steps of schema.sql, in order."""
-    text = SCHEMA_FILE.read_text(encoding="utf-8")
+    return steps_of(SCHEMA_FILE.read_text(encoding="utf-8"))
+
+
+def steps_of(text: str) -> list[Migration]:
+    """The steps of a file of SQL with such headings, in order."""
     headings = list(_HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     return [

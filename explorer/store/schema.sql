@@ -1,6 +1,6 @@
 -- The tables of index.sqlite. FORMAT.md says what they mean; a test keeps the two alike.
 -- Each section starts with a line "-- migration N: title" and is applied once; N goes to user_version.
--- Stores are built, not upgraded: migration 2 starts from nothing, and stores of format 1 are refused.
+-- Migration 2 starts from nothing: stores of format 1 are refused. Migration 3 can be computed from format 2.
 
 -- migration 2: exemplars and intervals, statistics, labels, words, partners, text search
 CREATE TABLE images (
@@ -135,3 +135,12 @@ CREATE INDEX neurons_by_in_top ON neurons (in_top);
 CREATE INDEX neurons_by_class ON neurons (class);
 CREATE INDEX neurons_by_label ON neurons (label);
 CREATE INDEX concepts_by_neuron ON concepts (neuron);
+
+-- migration 3: label entropy and a map of decoder directions
+ALTER TABLE neurons ADD COLUMN entropy REAL;
+
+CREATE TABLE positions (
+    neuron INTEGER PRIMARY KEY REFERENCES neurons (neuron),
+    x REAL NOT NULL,
+    y REAL NOT NULL
+) STRICT;

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 
+import numpy as np
+
 from explorer.records import TextMatch
 from explorer.store.database import Database
 from explorer.store.notes import Notes
@@ -55,6 +57,12 @@ def search_texts(database: Database, notes: Notes, text: str, k: int) -> list[Te
     unnamed = [match.neuron for match in matches if not match.name]
     labels = _labels(database, unnamed)
     return [match if match.name else match._replace(name=labels[match.neuron]) for match in matches][:k]
+
+
+def matching_texts(database: Database, expression: str) -> np.ndarray:
+    """All neurons whose texts in the store match an FTS5 expression, int64, in no order."""
+    ((found,),) = database.ask("SELECT group_concat(rowid) FROM texts WHERE texts MATCH ?", (expression,))
+    return np.array(found.split(",") if found else [], dtype=np.int64)
 
 
 def _labels(database: Database, neurons: list[int]) -> dict[int, str]:

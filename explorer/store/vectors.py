@@ -25,7 +25,7 @@ _DAMAGED = "{name} of the store {folder} is damaged; build the store again"
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Search with one thread, several times as quick for one query, and leave the setting as it was.
 
     FAISS and torch share OpenMP's number of threads: what one sets, the other has.
@@ -137,13 +137,17 @@ class Directions:
         """The length of each row [F]: 1, or 0."""
         return _lengths(self._index)
 
+    def rows(self) -> np.ndarray:
+        """A copy of all directions [F, d] float32 at unit length, zeros where the length is 0."""
+        return _rows(self._index).copy()
+
     def similar(self, neuron: int, k: int) -> list[Activation]:
         """The k other neurons with the nearest direction and their cosine, nearest first."""
         k = min(k, len(self) - 1)
         if k < 1:
             return []
         query = self._index.reconstruct(neuron)[None]
-        with _one_thread():
+        with one_thread():
             cosines, neurons = self._index.search(query, k + 1)
         pairs = [(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True) if n != neuron]
         return _ordered(pairs)[:k]
@@ -189,7 +193,7 @@ class Centroids:
             return []
         chosen = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(live))
         behind = faiss.SearchParametersPreTransform(index_params=chosen)
-        with _one_thread():
+        with one_thread():
             cosines, neurons = self._index.search(query[None], k, params=behind)
         return _ordered([(int(n), float(c)) for n, c in zip(neurons[0], cosines[0], strict=True)])
 

@@ -13,6 +13,7 @@ from explorer.errors import StoreError
 from explorer.store import histogram
 from explorer.store.classes import classify
 from explorer.store.database import Database
+from explorer.store.entropy import stored_entropies
 from explorer.store.histogram import half_octaves
 from explorer.store.manifest import Manifest, facts_of
 from explorer.store.maps import unpack
@@ -22,6 +23,7 @@ from explorer.store.vectors import Centroids, Directions
 _AT_MOST = 5  # problems of one kind that are told one by one
 _MOST_OF_A_KIND = 10
 _ROWS_AT_ONCE = 4096
+_ROUNDING = 1e-9
 
 
 class _Rule(NamedTuple):
@@ -83,6 +85,10 @@ _RULES = (
         "images are not numbered without gaps; the highest is",
         "SELECT max(image) FROM images HAVING max(image) <> count(*) - 1",
     ),
+    _Rule(
+        "a position is not within -1 to 1 for neuron",
+        "SELECT neuron FROM positions WHERE NOT (abs(x) <= 1 AND abs(y) <= 1)",
+    ),
     _Rule("a neuron is its own partner:", "SELECT neuron FROM partners WHERE partner = neuron"),
     _Rule(
         "a label has no count of images:",
@@ -106,6 +112,7 @@ def problems(
         _rules(manifest, database),
         _statistics(manifest, database),
         _intervals(database),
+        _entropies(manifest, database),
         _maps(database, "exemplars"),
         _maps(database, "interval_exemplars"),
     ]
@@ -214,6 +221,19 @@ def _intervals(database: Database) -> Iterator[str]:
             yield f"interval {intervals[i]} of neuron {neurons[i]} holds a score {below[i]} below its peak's"
 
 
+def _entropies(manifest: Manifest, database: Database) -> Iterator[str]:
+    """Label entropies are those of the exemplars' labels."""
+    if database.ask("SELECT 1 FROM exemplars WHERE image NOT IN (SELECT image FROM images) LIMIT 1"):
+        return  # told already, as rows that point at nothing
+    expected = stored_entropies(database, manifest.n_neurons)
+    for neuron, kept in database.each("SELECT neuron, entropy FROM neurons ORDER BY neuron"):
+        if not 0 <= neuron < len(expected):
+            continue
+        found = float("nan") if kept is None else kept
+        if not np.isclose(found, expected[neuron], rtol=0, atol=_ROUNDING, equal_nan=True):
+            yield f"neuron {neuron} has the label entropy {kept}, its exemplars say {expected[neuron]:.6g}"
+
+
 def _maps(database: Database, table: str) -> Iterator[str]:
     """Every patch map has the size of its image's grid."""
     sql = (
@@ -239,6 +259,10 @@ def _vectors(
             yield f"{name} are not of length 1 for neuron {_few(wrong)}"
         if name == "centroids" and (wrong := sorted(set(np.flatnonzero(lengths).tolist()) - live)):
             yield f"a neuron without exemplars has a centroid: {_few(wrong)}"
+    placed = {row[0] for row in database.ask("SELECT neuron FROM positions")}
+    directed = set(np.flatnonzero(directions.lengths()).tolist())
+    if odd := sorted(placed ^ directed):
+        yield f"a neuron has a direction without a position, or a position without one: {_few(odd)}"
     widths = {directions.width, centroids.width}
     for sql in ("SELECT DISTINCT length(weight) FROM probes", "SELECT length(vector) FROM site"):
         widths.update(row[0] / 4 for row in database.ask(sql))

@@ -122,7 +122,7 @@ class StoreWriter:
         found = classify(fires, in_top).tolist()
         self._insert(
             "neurons",
-            20,
+            21,
             (
                 (
                     *(row.neuron, row.neuron_class or name),
@@ -132,10 +132,25 @@ class StoreWriter:
                     *(row.monosemanticity, row.monosemanticity_images),
                     histogram.pack(score_histograms[row.neuron]),
                     histogram.pack(active_histograms[row.neuron]),
+                    row.entropy,
                 )
                 for row, name in zip(summaries, found, strict=True)
             ),
         )
+
+    def add_positions(self, positions: np.ndarray) -> None:
+        """Add each neuron's place on the map, [F, 2]; NaN where it has none."""
+        placed = np.flatnonzero(np.isfinite(positions).all(1))
+        rows = zip(placed.tolist(), *positions[placed].T.tolist(), strict=True)
+        self._insert("positions", 3, rows)
+
+    def set_entropies(self, entropies: np.ndarray) -> None:
+        """Set each neuron's label entropy [F], NaN where it is unknown, in rows that are there already."""
+        with plain_errors(self._path), closing(self._db.cursor()) as cursor:
+            cursor.execute("BEGIN")
+            rows = ((value, neuron) for neuron, value in enumerate(entropies.tolist()))
+            cursor.executemany("UPDATE neurons SET entropy = ? WHERE neuron = ?", rows)
+            cursor.execute("COMMIT")
 
     def add_labels(self, rows: Iterable[LabelRow]) -> None:
         """Add the best labels of neurons."""
