@@ -65,6 +65,7 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
             settings=work.bench.settings,
             emitters=[work.neurons.cards, *explained.emitters, *shown.emitters, *one.emitters],
         )
+        api.wire(hub)  # first: the names of its endpoints are taken as they are
         workspace.wire(hub, work)
         why.wire(hub, explained)
         gallery.wire(hub, shown)
@@ -72,7 +73,6 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
         cases.wire(hub, filed)
         health.wire(hub, line)
         serving.wire(hub)
-        api.wire(hub)
     guard(page)
     page.queue(default_concurrency_limit=8, max_size=hub.rules.queue)
     return page

@@ -14,7 +14,10 @@ from explorer.session import Session, View
 from explorer.ui.buttons import does
 from explorer.ui.heat import data_uri
 
-THUMB_SIDE = 128
+THUMB_SIDE = 96
+ONE_LINE = 12
+"""Example pictures that stand in one line; more stand in two."""
+
 WAITING = '<p class="text waiting" aria-live="polite"><span class="caret"></span></p>'
 
 
@@ -52,13 +55,16 @@ class Shelf:
             f'<img src="{uri}" alt=""></button>'
             for example, uri in self._examples
         )
-        story = "Your own picture."
+        story = "Your own picture. Paste or drop another at any time."
         for example, _ in self._examples:
             if example.key == chosen:
                 story = f"<b>{escape(example.title)}.</b> {escape(example.story)}"
+        count = len(self._examples)
+        columns = count if count <= ONE_LINE else (count + 1) // 2
         return (
-            f'<div class="shelf" role="group" aria-label="Example pictures">{buttons}</div>'
-            f'<p class="story">{story}</p>'
+            f'<div class="shelf" style="--n:{columns};--half:{(count + 1) // 2}" role="group" '
+            f'aria-label="Example pictures">{buttons}</div>'
+            f'<div class="tale" tabindex="0"><p class="story">{story}</p></div>'
         )
 
 
@@ -72,29 +78,15 @@ def questions(items: Iterable[str], asked: str) -> str:
 
 
 def notices(session: Session, view: View) -> str:
-    """What a person should know before trusting the page: no store, or a picture unlike the drawn world."""
-    lines = []
+    """What a person should know before trusting the page: a picture unlike the drawn world."""
     try:
-        if not session.familiar(view):
-            lines.append(
-                "<b>This picture is unlike those of the index.</b> The embedded model only knows drawn "
-                "scenes: its words about this picture mean little, and so do the names of its neurons."
-            )
-    except StoreError as error:
-        said, _, command = str(error).partition(": ")
-        shown = f"{escape(said)}: <code>{escape(command)}</code>" if command else escape(said)
-        lines.append(f"<b>No exemplars and no names of neurons yet:</b> {shown}, then start the page again.")
-    return "".join(f'<p class="notice" role="status">{line}</p>' for line in lines)
-
-
-def title_line(session: Session) -> str:
-    """The product's name, and which model, SAE and store the page runs on."""
-    name = session.lvlm.model_id.partition("@")[0]
-    facts = [f"model {name}", f"block {session.block}", f"{session.sae.n_neurons:,} neurons"]
-    if session.store is not None:
-        facts.append(f"{session.store.manifest.n_images:,} pictures indexed")
+        familiar = session.familiar(view)
+    except StoreError:
+        return ""  # the page says so already, over all tabs
+    if familiar:
+        return ""
     return (
-        '<header class="title"><h1>Visual neurons</h1>'
-        '<p class="quiet">See what fires in a picture, turn it up or down, read what changes.</p>'
-        f'<p class="quiet facts">{escape(" · ".join(facts))}</p></header>'
+        '<p class="notice" role="status"><b>This picture is unlike those of the index.</b> The embedded model '
+        "only knows drawn scenes: its words about this picture mean little, and so do the names of its "
+        "neurons.</p>"
     )
