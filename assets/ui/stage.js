@@ -1,64 +1,183 @@
-// The picture: pointing at patches with mouse or keys, the heat's look, and pictures pasted or dropped.
-let at = null;
-const cover = () => element.querySelector('.cover');
+// The picture: patches marked by mouse, finger or keys, the value under the pointer, the heat's look, and
+// pictures pasted or dropped.
+let at = null; // the patch under the pointer, or where the keys have gone
+let stroke = null; // the brush stroke being drawn
+let swept = null; // patches marked here that the server has not confirmed yet
 
-function show(cell) {
-  at = cell;
-  const cursor = element.querySelector('.cursor');
-  const area = cover();
-  if (!cursor || !area) return;
-  cursor.toggleAttribute('data-on', Boolean(cell));
-  if (!cell) {
-    area.removeAttribute('title');
-    return;
-  }
-  cursor.style.setProperty('--row', cell.row);
-  cursor.style.setProperty('--col', cell.col);
-  const map = area.dataset.map ? JSON.parse(area.dataset.map) : null;
-  const value = map ? ` · ${map[cell.row][cell.col].toFixed(2)}` : '';
-  area.title = `row ${cell.row + 1}, column ${cell.col + 1}${value}`;
+const cover = () => element.querySelector('.cover');
+const count = (area) => ({ rows: Number(area.dataset.rows), cols: Number(area.dataset.cols) });
+const keyOf = (cell) => `${cell.row},${cell.col}`;
+const marked = (area) =>
+  new Set(JSON.parse(area.dataset.marked || '[]').map(([row, col]) => `${row},${col}`));
+
+function words(value) {
+  const size = Math.abs(value);
+  if (size === 0) return '0';
+  return size >= 0.1 ? value.toFixed(2) : value.toPrecision(2);
 }
 
-function under(event) {
+// The outline of a set of patches: the sides that have no marked neighbour.
+function outline(cells) {
+  let path = '';
+  for (const cell of cells) {
+    const [row, col] = cell.split(',').map(Number);
+    if (!cells.has(`${row - 1},${col}`)) path += `M${col} ${row}h1`;
+    if (!cells.has(`${row + 1},${col}`)) path += `M${col} ${row + 1}h1`;
+    if (!cells.has(`${row},${col - 1}`)) path += `M${col} ${row}v1`;
+    if (!cells.has(`${row},${col + 1}`)) path += `M${col + 1} ${row}v1`;
+  }
+  return path;
+}
+
+function drawMarks() {
   const area = cover();
-  if (!area || !area.contains(event.target)) return null;
+  if (!area) return;
+  const path = outline(stroke ? stroke.cells : (swept ?? marked(area)));
+  area.querySelectorAll('.marks path').forEach((line) => line.setAttribute('d', path));
+}
+
+function show(cell) {
+  const area = cover();
+  const cursor = element.querySelector('.cursor');
+  const here = element.querySelector('.here');
+  if (!area || !cursor || !here) return;
+  const { rows, cols } = count(area);
+  at = cell && cell.row < rows && cell.col < cols ? cell : null;
+  cursor.toggleAttribute('data-on', Boolean(at));
+  const tick = element.querySelector('.scale .bar i');
+  tick?.toggleAttribute('data-on', false);
+  if (!at) {
+    here.textContent = here.dataset.idle;
+    return;
+  }
+  cursor.style.setProperty('--row', at.row);
+  cursor.style.setProperty('--col', at.col);
+  const map = area.dataset.map ? JSON.parse(area.dataset.map) : null;
+  const value = map ? map[at.row][at.col] : null;
+  here.textContent = `Row ${at.row + 1}, column ${at.col + 1}${map ? `: ${words(value)}` : ''}`;
+  if (map && tick) {
+    const { low, high } = tick.closest('.scale').dataset;
+    tick.style.left = `${(100 * (value - low)) / (high - low)}%`;
+    tick.toggleAttribute('data-on', true);
+  }
+}
+
+function under(event, area) {
   const box = area.getBoundingClientRect();
-  const place = (offset, length, count) =>
-    Math.min(Number(count) - 1, Math.max(0, Math.floor((offset / length) * Number(count))));
+  const { rows, cols } = count(area);
+  const place = (offset, length, most) => Math.min(most - 1, Math.max(0, Math.floor((offset / length) * most)));
   return {
-    row: place(event.clientY - box.top, box.height, area.dataset.rows),
-    col: place(event.clientX - box.left, box.width, area.dataset.cols),
+    row: place(event.clientY - box.top, box.height, rows),
+    col: place(event.clientX - box.left, box.width, cols),
   };
 }
 
-const pick = (cell) => cell && trigger('patch', { row: cell.row, col: cell.col });
+function send(cells) {
+  swept = cells;
+  drawMarks();
+  if (!cells.size) {
+    trigger('back', {});
+    return;
+  }
+  trigger('patches', { cells: [...cells].map((cell) => cell.split(',').map(Number)) });
+}
 
-element.addEventListener('pointermove', (event) => show(under(event)));
-element.addEventListener('pointerleave', () => show(null));
-element.addEventListener('click', (event) => pick(under(event)));
+const way = (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey) return 'less';
+  return event.shiftKey ? 'more' : 'new';
+};
+
+// All patches on the straight line from the last place to this one, so that a quick stroke has no gaps.
+function sweep(cell) {
+  const { row, col } = stroke.last;
+  const steps = Math.max(Math.abs(cell.row - row), Math.abs(cell.col - col), 1);
+  for (let step = 0; step <= steps; step += 1) {
+    const passed = keyOf({
+      row: Math.round(row + ((cell.row - row) * step) / steps),
+      col: Math.round(col + ((cell.col - col) * step) / steps),
+    });
+    if (stroke.way === 'less') stroke.cells.delete(passed);
+    else stroke.cells.add(passed);
+  }
+  stroke.last = cell;
+  drawMarks();
+}
+
+element.addEventListener('pointerdown', (event) => {
+  const area = event.target.closest('.cover');
+  if (!area || event.button !== 0 || stroke) return;
+  event.preventDefault();
+  area.focus({ preventScroll: true });
+  area.setPointerCapture(event.pointerId);
+  const how = way(event);
+  const cells = how === 'new' ? new Set() : new Set(swept ?? marked(area));
+  stroke = { way: how, cells, last: under(event, area), pointer: event.pointerId };
+  show(stroke.last);
+  sweep(stroke.last);
+});
+element.addEventListener('pointermove', (event) => {
+  const area = cover();
+  if (!area || (stroke && event.pointerId !== stroke.pointer)) return;
+  if (!stroke && !area.contains(event.target)) {
+    show(null);
+    return;
+  }
+  const cell = under(event, area);
+  show(cell);
+  if (stroke) sweep(cell);
+});
+element.addEventListener('pointerup', (event) => {
+  if (!stroke || event.pointerId !== stroke.pointer) return;
+  const { cells } = stroke;
+  stroke = null;
+  send(cells);
+});
+function giveUp() {
+  stroke = null;
+  drawMarks();
+}
+element.addEventListener('pointercancel', giveUp);
+element.addEventListener('pointerleave', () => stroke || show(null));
+element.addEventListener('click', (event) => {
+  if (event.target.closest('.clear')) send(new Set());
+});
+
 element.addEventListener('keydown', (event) => {
   const area = cover();
   if (!area || event.target !== area) return;
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const { rows, cols } = count(area);
+  const cells = new Set(swept ?? marked(area));
   if (event.key in steps) {
     const [down, right] = steps[event.key];
-    const rows = Number(area.dataset.rows);
-    const cols = Number(area.dataset.cols);
     const from = at ?? { row: Math.floor(rows / 2) - down, col: Math.floor(cols / 2) - right };
     show({
       row: Math.min(rows - 1, Math.max(0, from.row + down)),
       col: Math.min(cols - 1, Math.max(0, from.col + right)),
     });
-  } else if (event.key === 'Enter' || event.key === ' ') {
-    pick(at);
+    if (event.shiftKey) send(cells.add(keyOf(from)).add(keyOf(at)));
+  } else if ((event.key === 'Enter' || event.key === ' ') && at) {
+    const how = way(event);
+    if (how === 'new') cells.clear();
+    if (how === 'less') cells.delete(keyOf(at));
+    else cells.add(keyOf(at));
+    send(cells);
   } else if (event.key === 'Escape') {
-    trigger('back', {});
+    if (stroke) giveUp();
+    else send(new Set());
   } else {
     return;
   }
   event.preventDefault();
 });
-watch('value', () => show(at));
+element.addEventListener('focusout', (event) => event.target === cover() && !stroke && show(null));
+
+watch('value', () => {
+  swept = null;
+  show(at);
+  drawMarks();
+});
+drawMarks();
 
 // How the heat looks is the browser's business alone.
 element.addEventListener('input', (event) => {
@@ -67,6 +186,8 @@ element.addEventListener('input', (event) => {
   if (control.matches('[data-grid]')) element.toggleAttribute('data-no-grid', !control.checked);
   if (control.matches('[data-heat]')) element.style.setProperty('--heat', control.value);
 });
+
+document.querySelector('#upload')?.setAttribute('title', 'Choose a picture. You can also paste one, or drop it here.');
 
 // Pasted and dropped pictures go the way of uploaded ones.
 function give(files) {
@@ -85,8 +206,19 @@ document.addEventListener('paste', (event) => {
     give(files);
   }
 });
-element.addEventListener('dragover', (event) => event.preventDefault());
-element.addEventListener('drop', (event) => {
+const column = document.querySelector('#picture-column') ?? element;
+column.addEventListener('dragover', (event) => {
+  if (!event.dataTransfer?.types.includes('Files')) return;
+  event.preventDefault();
+  column.toggleAttribute('data-drop', true);
+});
+for (const end of ['dragleave', 'drop']) {
+  column.addEventListener(end, (event) => {
+    if (end === 'dragleave' && column.contains(event.relatedTarget)) return;
+    column.toggleAttribute('data-drop', false);
+  });
+}
+column.addEventListener('drop', (event) => {
   event.preventDefault();
   give([...(event.dataTransfer?.files ?? [])]);
 });

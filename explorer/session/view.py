@@ -120,6 +120,30 @@ class View:
         here = self.codes.tokens == row * self.grid.cols + col
         return _strongest(self.codes.neurons[here], self.codes.values[here], k)
 
+    def top_among(
+        self, patches: np.ndarray, k: int = 20, pool: Literal["mean", "max"] = "mean"
+    ) -> list[Activation]:
+        """The k neurons that are strongest over some patches, by mean or maximum over them.
+
+        patches: (rows, cols) bool. Raises EditError when it does not fit the grid or marks none.
+        """
+        if pool not in ("mean", "max"):
+            raise ValueError(f"unknown pool {pool!r}; use 'mean' or 'max'")
+        chosen = np.asarray(patches)
+        if chosen.dtype != np.bool_ or chosen.shape != (self.grid.rows, self.grid.cols) or not chosen.any():
+            raise EditError(
+                f"mark some patches in a ({self.grid.rows}, {self.grid.cols}) boolean mask, "
+                f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
+            )
+        here = torch.from_numpy(chosen.ravel())[self.codes.tokens]
+        neurons, place = torch.unique(self.codes.neurons[here], return_inverse=True)
+        pooled, values = torch.zeros(len(neurons), dtype=torch.float64), self.codes.values[here].double()
+        if pool == "mean":
+            pooled.index_add_(0, place, values / int(chosen.sum()))
+        else:
+            pooled.scatter_reduce_(0, place, values, "amax")
+        return _strongest(neurons, pooled, k)
+
     def map(self, neuron: int) -> np.ndarray:
         """Where a neuron fires: (rows, cols) float32. Raises EditError for a neuron that does not exist."""
         if not 0 <= neuron < self.n_neurons:

@@ -38,6 +38,14 @@ def percent(share: float) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
+def number(value: float) -> str:
+    """A value in as many digits as a person reads: two after the point, more for small ones."""
+    size = abs(value)
+    if size == 0 or not math.isfinite(value):
+        return "0" if size == 0 else "unknown"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}" if size >= 0.0001 else f"{value:.0e}"
+
+
 def badge(neuron_class: str) -> str:
     """The class of a neuron as HTML; "" for an unknown one."""
     if neuron_class not in CLASSES:

@@ -1,87 +1,134 @@
-"""Draws neurons as cards: name, activation, how often it fires, a strip of exemplars with their heat.
+"""Draws neurons as cards: name, activation, class, how often it fires, a strip of exemplars with their heat.
 
 Knows the shared records and HTML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
 from explorer.records import NeuronSummary
 from explorer.ui.buttons import does
 from explorer.ui.exemplars import ALL, STRIP, Strips
-from explorer.ui.marks import name_of, percent
-from explorer.ui.visit import Entry, Heading
+from explorer.ui.marks import badge, histogram_svg, name_of, number, percent
+from explorer.ui.visit import Entry, Heading, Listing
+
+GAUGE_WIDTH, GAUGE_HEIGHT = 84, 22
 
 
-def card(entry: Entry, summary: NeuronSummary | None, exemplars: str, share: float, chosen: bool) -> str:
-    """One neuron. exemplars: its strip as HTML; share: its activation against the strongest card's (0..1)."""
-    neuron, value = entry.neuron, entry.value
-    name = escape(name_of(neuron, summary))
-    number = (
-        f'<span class="id">#{neuron}</span>' if summary is not None and summary.label else "<span></span>"
-    )
+class Beside(NamedTuple):
+    """What the cards need beside their list.
+
+    chosen: the neuron whose heat is shown; back: offer the way to the whole picture; values: what the
+    entries' values are: a "score" of the picture, "active" on patches, or "" when they are no activations.
+    """
+
+    chosen: int | None = None
+    back: bool = False
+    values: str = "score"
+
+
+class Known(NamedTuple):
+    """What a card says of its neuron. exemplars, gauge: HTML."""
+
+    name: str
+    summary: NeuronSummary | None
+    exemplars: str
+    gauge: str
+
+
+def cards(listing: Listing, beside: Beside, strips: Strips) -> str:
+    """The whole column."""
+    neurons = [entry.neuron for entry in listing.entries]
+    summaries, own = strips.summaries(neurons), strips.own(neurons)
+    top = max((abs(entry.value) for entry in listing.entries), default=0.0) or 1.0
+    items = []
+    for entry in listing.entries:
+        chosen, summary = entry.neuron == beside.chosen, summaries.get(entry.neuron)
+        name = name_of(entry.neuron, summary, own.get(entry.neuron, ""))
+        gauge = _histogram(entry, beside.values, strips) if beside.values else _bar(entry.value / top)
+        exemplars = strips.strip(entry.neuron, ALL if chosen else STRIP)
+        items.append(card(entry, Known(name, summary, exemplars, gauge), chosen))
+    shown = f'<ol class="cards">{"".join(items)}</ol>'
+    empty = f'<div class="cards"><p class="empty">{escape(listing.empty)}</p></div>'
+    return _head(listing.heading, beside.back) + listing.above + (shown if items else empty)
+
+
+def card(entry: Entry, known: Known, chosen: bool) -> str:
+    """One neuron."""
+    neuron, name = entry.neuron, escape(known.name)
+    numbered = f'<span class="id">#{neuron}</span>' if not known.name.endswith(f" {neuron}") else ""
     put = does("put", neuron=neuron) if entry.alpha is None else does("put", neuron=neuron, alpha=entry.alpha)
-    width = f"{100 * min(max(share, 0), 1):.1f}%"
-    facts = escape(entry.note)
-    if summary is not None:
-        sure = f" · {percent(summary.precision)} of exemplars show it" if summary.label else ""
-        facts += f"{' · ' if facts else ''}fires in {percent(summary.fires)} of pictures{sure}"
+    at = "" if entry.alpha is None else f" at {entry.alpha:g}"
     return (
-        f'<li class="card{" chosen" if chosen else ""}">'
+        f'<li class="card{" chosen" if chosen else ""}"><div class="head">'
         f'<button type="button" class="choose" {does("pick", neuron=neuron)} '
-        f'aria-pressed="{str(chosen).lower()}" '
-        f'aria-label="Show where neuron {neuron}, {name}, fires">'
-        f'<span class="name">{name}</span>{number}'
-        f'<span class="meter" aria-hidden="true"><i style="width:{width}"></i></span>'
-        f'<span class="num">{value:.2f}</span></button>'
-        f'<button type="button" class="put" {put} title="Put on the bench" '
-        f'aria-label="Put neuron {neuron}, {name}, on the bench">+</button>'
-        f'<div class="strip" {does("pick", neuron=neuron)}>{exemplars}</div><p class="facts">{facts}</p></li>'
+        f'aria-pressed="{str(chosen).lower()}" title="Show where it fires" '
+        f'aria-label="{name}, neuron {neuron}: show where it fires; here {number(entry.value)}">'
+        f'<span class="name">{name}</span>{numbered}<span class="gauge">{known.gauge}</span>'
+        f'<span class="num">{number(entry.value)}</span></button>'
+        f'<button type="button" class="put" {put} title="Put on the bench{at}" '
+        f'aria-label="Put neuron {neuron}, {name}, on the bench{at}">+</button></div>'
+        f'<div class="strip" {does("pick", neuron=neuron)}>{known.exemplars}</div>'
+        f'<div class="facts">{_facts(entry, known)}'
+        f'<button type="button" class="open" {does("page", neuron=neuron)} '
+        f'aria-label="Open the page of neuron {neuron}, {name}">Open</button></div></li>'
     )
 
 
-def cards(
-    heading: Heading,
-    entries: Sequence[Entry],
-    chosen: int | None,
-    strips: Strips,
-    empty: str,
-    above: str = "",
-) -> str:
-    """The whole column. empty: what to say when there are no entries; above: HTML over the cards."""
-    summaries = strips.summaries([entry.neuron for entry in entries])
-    top = max((entry.value for entry in entries), default=0.0) or 1.0
-    items = "".join(
-        card(
-            entry,
-            summaries.get(entry.neuron),
-            strips.strip(entry.neuron, ALL if entry.neuron == chosen else STRIP),
-            entry.value / top,
-            entry.neuron == chosen,
+def _facts(entry: Entry, known: Known) -> str:
+    """The note of the list, then what the store knows, in one line."""
+    summary, facts = known.summary, []
+    if summary is not None:
+        facts.append(f"in {percent(summary.fires)} of pictures")
+        if summary.label:
+            label = summary.label.replace("_", " ")
+            shown = "it" if label == known.name else label
+            facts.append(f"{percent(summary.precision)} of exemplars show {escape(shown)}")
+    note = f'<b class="note">{escape(entry.note)}</b>' if entry.note else ""
+    mark = badge(summary.neuron_class) if summary is not None else ""
+    said = " · ".join(facts)
+    return f'<span class="said">{mark}{note}<span>{said}</span></span>'
+
+
+def _histogram(entry: Entry, values: str, strips: Strips) -> str:
+    """The value's place among those of the indexed pictures."""
+    which = "score" if values == "score" else "active"
+    histogram = strips.histogram(entry.neuron, which)
+    if histogram is None:
+        return ""
+    among = "the indexed pictures" if which == "score" else "patches of the indexed pictures"
+    label = f"{number(entry.value)} here, among {among} where it fires (logarithmic)"
+    return histogram_svg(histogram, entry.value, label, GAUGE_WIDTH, GAUGE_HEIGHT)
+
+
+def _bar(share: float) -> str:
+    """A value against the largest of the list, to the right of the middle, or to the left if below 0."""
+    wide = 50 * min(abs(share), 1.0)
+    left = 50 - wide if share < 0 else 50
+    way = "down" if share < 0 else "up"
+    return f'<span class="effect {way}"><i style="left:{left:.1f}%;width:{wide:.1f}%"></i></span>'
+
+
+def _head(heading: Heading, back: bool) -> str:
+    """What the list is of, how it is pooled, and the way back to the whole picture."""
+    ways = ""
+    if heading.pool:
+        buttons = "".join(
+            f'<button type="button" {does("pool", pool=name)} title="{words}" '
+            f'aria-pressed="{str(name == heading.pool).lower()}">{name}</button>'
+            for name, words in (("mean", "By their average"), ("max", "By their strongest patch"))
         )
-        for entry in entries
+        ways += f'<span class="pool" role="group" aria-label="Pool the patches by">{buttons}</span>'
+    if back:
+        ways += f'<button type="button" class="back" {does("back")}>Whole picture</button>'
+    best = (
+        f'<button type="button" class="best" {does("best")}>Put the best three on the bench</button>'
+        if heading.found
+        else ""
     )
     return (
-        f'<header class="heading"><h2>{escape(heading.title)}</h2>{_way(heading)}'
-        f'<p class="quiet">{escape(heading.note)}</p></header>{above}'
-        + (f'<ol class="cards">{items}</ol>' if items else f'<p class="empty">{escape(empty)}</p>')
+        f'<header class="heading"><h2>{escape(heading.title)}</h2><span class="ways">{ways}</span>'
+        f'<p class="quiet">{escape(heading.note)}</p>{best}</header>'
     )
-
-
-def _way(heading: Heading) -> str:
-    """Beside the heading: how to pool, or the way back to the whole picture."""
-    pool = heading.pool
-    if not pool:
-        back = '<button type="button" class="back" ' + does("back") + ">Whole picture</button>"
-        best = (
-            '<button type="button" class="best" ' + does("best") + ">Put the best three on the bench</button>"
-        )
-        return back + (best if heading.found else "")
-    buttons = "".join(
-        f'<button type="button" {does("pool", pool=name)} aria-pressed="{str(name == pool).lower()}">'
-        f"{name}</button>"
-        for name in ("mean", "max")
-    )
-    return f'<span class="pool" role="group" aria-label="Pool the patches by">{buttons}</span>'

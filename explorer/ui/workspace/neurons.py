@@ -35,8 +35,8 @@ def wire(hub: Hub, parts: Neurons) -> None:
     s = hub.states
     for trigger in (parts.concept.submit, parts.find.click):
         trigger(hub.looking.find, [s.visit, s.focus, parts.concept], hub.shown, **QUICK)
-    for back in (parts.cards.back, parts.cards.pool):
-        back(hub.looking.whole_picture, s.visit, hub.shown, **QUICK)
+    parts.cards.back(hub.looking.whole_picture, [s.visit, s.focus], hub.shown, **QUICK)
+    parts.cards.pool(hub.looking.choose_pool, [s.visit, s.focus], hub.shown, **QUICK)
     for part in hub.emitters:
         event = part.pick(hub.looking.pick_neuron, [s.visit, s.focus], hub.shown, **QUICK)
         if part is not hub.cards:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import gradio as gr
@@ -14,7 +16,7 @@ from explorer.ui.sent import sent
 from explorer.ui.visit import Focus, Said, Told, Visit
 from explorer.ui.workspace import panels
 from explorer.ui.workspace.looking import Looking, Shown
-from explorer.ui.workspace.stage import photo_uri
+from explorer.ui.workspace.stage import frame, photo_uri
 from explorer.ui.workspace.steering import NOTHING_MOVED, Steering
 
 
@@ -23,7 +25,7 @@ class Opened(NamedTuple):
 
     visit: Visit
     focus: Focus
-    stage: str
+    stage: dict
     cards: str
     bench: dict
     said: Said | None
@@ -56,10 +58,21 @@ class Opening:
 
     @plainly
     def open_upload(self, visit: Visit | None, path: str | None) -> Opened:
-        """A picture of the visitor's own. One that cannot be read leaves the former picture in place."""
+        """A picture of the visitor's own. One that cannot be read leaves the former picture in place.
+
+        The uploaded file is removed at once, whether it could be read or not.
+        """
         if not path:
             raise ExplorerError("no picture arrived; choose a file")
-        view = self.session.look(load_image(path))
+        file = Path(path)
+        try:
+            if not file.is_file():
+                raise ExplorerError("the picture did not arrive; choose it once more")
+            image = load_image(file)
+        finally:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        view = self.session.look(image)
         return self.opened(Visit(view, "Your picture", photo_uri(view.image)), visit)
 
     def example(self, key: object, former: Visit | None) -> Opened:
@@ -84,7 +97,7 @@ class Opening:
         return Opened(
             visit=fresh,
             focus=shown.focus,
-            stage=shown.stage,
+            stage=gr.update(value=shown.stage, **frame(fresh.photo, fresh.title, fresh.view.grid)),
             cards=shown.cards,
             bench=shown.bench,
             said=None,

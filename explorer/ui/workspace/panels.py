@@ -86,7 +86,7 @@ def notices(session: Session, view: View) -> str:
     if familiar:
         return ""
     return (
-        '<p class="notice" role="status"><b>This picture is unlike those of the index.</b> The embedded model '
-        "only knows drawn scenes: its words about this picture mean little, and so do the names of its "
+        '<p class="notice" role="status"><b>This picture is unlike those of the index.</b> The embedded '
+        "model only knows drawn scenes: its words about this picture mean little, and so do the names of its "
         "neurons.</p>"
     )

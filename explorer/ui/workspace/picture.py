@@ -7,14 +7,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from explorer.ui.hub import LATEST, QUICK, QUIET, Hub, html
-from explorer.ui.workspace.stage import EMPTY
-
-STAGE_TEMPLATE = """${value}
-<div class="tools">
-  <label><input type="checkbox" data-raw> raw patches</label>
-  <label><input type="checkbox" data-grid checked> grid</label>
-  <label>heat <input type="range" data-heat min="0" max="1" step="0.05" value="1"></label>
-</div>"""
+from explorer.ui.workspace.stage import EMPTY, NO_PHOTO, TEMPLATE
 
 
 class Picture(NamedTuple):
@@ -28,9 +21,9 @@ class Picture(NamedTuple):
 def draw() -> Picture:
     """Lay out the column."""
     shelf = html("shelf", script="buttons.js", events=("example",))
-    stage = html("stage", EMPTY, "stage.js", html_template=STAGE_TEMPLATE)
-    upload = gr.UploadButton("Upload a picture", elem_id="upload", type="filepath", size="sm")
-    html("paste", '<p class="quiet">or paste one, or drop it on the picture</p>')
+    blank = {"photo": NO_PHOTO, "caption": "", "ratio": 1}
+    stage = html("stage", EMPTY, "stage.js", ("patches", "back"), html_template=TEMPLATE, **blank)
+    upload = gr.UploadButton("Upload", elem_id="upload", type="filepath", size="sm")
     return Picture(shelf, stage, upload)
 
 
@@ -43,5 +36,5 @@ def wire(hub: Hub, parts: Picture) -> None:
         parts.upload.upload(hub.opening.open_upload, [s.visit, parts.upload], hub.opened, **LATEST),
     ):
         hub.then_settle(event)
-    parts.stage.patch(hub.looking.pick_patch, [s.visit, s.focus], hub.shown, **QUICK)
-    parts.stage.back(hub.looking.whole_picture, s.visit, hub.shown, **QUICK)
+    parts.stage.patches(hub.looking.pick_patches, [s.visit, s.focus], hub.shown, **QUICK)
+    parts.stage.back(hub.looking.whole_picture, [s.visit, s.focus], hub.shown, **QUICK)
