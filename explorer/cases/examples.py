@@ -35,11 +35,22 @@ class Example:
 def load_examples(path: Path = EXAMPLES_FILE) -> dict[str, Example]:
     """The examples by key, in the file's order. Raises ExplorerError when the file is missing or damaged."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        examples = [_example(entry) for entry in entries]
+        examples = [_example(entry) for entry in _entries(path)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExplorerError(f"cannot read the examples in {path}: {error!r}") from error
     return {example.key: example for example in examples}
+
+
+def example_keys(path: Path = EXAMPLES_FILE) -> list[str]:
+    """The examples' keys in the file's order; draws nothing. Raises ExplorerError as `load_examples` does."""
+    try:
+        return [str(entry["key"]) for entry in _entries(path)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExplorerError(f"cannot read the examples in {path}: {error!r}") from error
+
+
+def _entries(path: Path) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _example(entry: dict) -> Example:
