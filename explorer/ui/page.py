@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -69,7 +70,7 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
         workspace.wire(hub, work)
         why.wire(hub, explained)
         gallery.wire(hub, shown)
-        neuron.wire(hub, one)
+        neuron.wire(hub, one, partial(gallery.refresh, hub, shown))
         cases.wire(hub, filed)
         health.wire(hub, line)
         serving.wire(hub)
