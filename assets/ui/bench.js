@@ -170,7 +170,7 @@ function take(value) {
 watch('value', () => {
   if (props.value === last) return;
   take(props.value);
-  tell();
+  tell('server');
 });
 
 watch('marked', () => {

@@ -222,8 +222,10 @@ function take(value) {
 
 watch('value', () => {
   if (props.value === last) return;
+  const length = settings.max_new_tokens;
   take(props.value);
-  tell();
+  tell('server');
+  if (settings.max_new_tokens !== length) trigger('length');
 });
 watch('facts', () => draw());
 document.addEventListener('steering-restore', (event) => {

@@ -30,15 +30,18 @@ function show() {
   find('redo').disabled = !undone.length;
 }
 
+// Changes of one control are one step while it is held or soon after one another; so are bench and settings
+// that arrive from the server together.
 function record({ key, held, ...part }) {
   const next = { ...now, ...part };
-  const known = whole();
-  if (known && !same(next, now)) {
+  if (whole() && !same(next, now)) {
     const time = Date.now();
-    const one = key && key === lastKey && (held || time - lastTime < PAUSE);
-    if (!one) done = [...done.slice(1 - MOST), now];
+    const server = key === 'server' ? `server ${Object.keys(part)}` : '';
+    const both = server && lastKey.startsWith('server ') && lastKey !== server && time - lastTime < 150;
+    const one = key === lastKey && (held || time - lastTime < PAUSE);
+    if (!both && !one) done = [...done.slice(1 - MOST), now];
     undone = [];
-    [lastKey, lastTime] = [key, time];
+    [lastKey, lastTime] = [server || key, time];
   }
   now = next;
   show();

@@ -113,6 +113,26 @@ def _cells(value: object, neuron: int, grid: Grid) -> tuple[Cell, ...]:
     return tuple(sorted({checks.cell(row, col, grid) for row, col in entries}))
 
 
+_DEEDS = {"set": "set to {}", "add": "{:+}", "scale": "times {}"}
+_PLACES = {"all": "everywhere", "active": "where it fires"}
+
+
+def in_words(row: Row) -> str:
+    """What a row does, in words."""
+    name = row.name if row.name.endswith(f" {row.neuron}") else f"{row.name} #{row.neuron}"
+    if row.value is None:
+        return f"{name}: untouched"
+    number = int(row.value) if row.value == int(row.value) else round(row.value, 3)
+    deed = _DEEDS[row.mode].format(number).replace("-", "−")
+    count = len(row.patches)
+    place = _PLACES.get(row.region) or (
+        f"where {row.concept.replace('_', ' ')} is seen"
+        if row.region == "seen"
+        else f"at {count} marked patch{'es' if count > 1 else ''}"
+    )
+    return f"{name} {deed} {place}{' (muted)' if row.muted else ''}"
+
+
 def new_row(
     neuron: int, name: str, view: View, concept: str = "", seen: bool = False, absent: bool = False
 ) -> Row:

@@ -101,6 +101,29 @@ class Settings:
         return self.replace or self.cns or self.method != "plain" or self.temperature > 0
 
 
+_FED = "the SAE's reconstruction is fed"
+
+
+def in_words(settings: Settings) -> tuple[str, ...]:
+    """What differs from a plain greedy answer, in words, a line each; () for nothing."""
+    lines = []
+    if settings.cns:
+        said = f"CNS, t = {settings.step}, λ = {settings.strength:g}"
+        said += ", always-on neurons left alone" if settings.suppress_always_on else ""
+        said += ", nothing below 0" if settings.clamp else ""
+        lines.append(said + (f", noise {settings.noise_seed}" if settings.noise_seed else ""))
+    if settings.method != "plain":
+        alpha = "" if settings.alpha is None else f", α = {settings.alpha:g}"
+        noise = f", t = {settings.step}" if settings.method == "vcd" and not settings.cns else ""
+        lines.append(f"decoding by {settings.method.upper()}{alpha}{noise}")
+    if settings.temperature > 0:
+        said = f"drawn at temperature {settings.temperature:g}"
+        said += f", top-p {settings.top_p:g}" if settings.top_p < 1 else ""
+        said += f", top-k {settings.top_k}" if settings.top_k else ""
+        lines.append(f"{said}, seed {settings.seed}")
+    return (*lines, _FED) if settings.replace else tuple(lines)
+
+
 def dump(settings: Settings) -> str:
     """The settings as JSON."""
     return json.dumps(asdict(settings))

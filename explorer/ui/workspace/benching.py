@@ -11,6 +11,7 @@ from explorer.cases import settings as asked
 from explorer.session import Session
 from explorer.steer.decoding import ALPHA
 from explorer.ui.hub import QUICK, Hub, html
+from explorer.ui.workspace import compare
 from explorer.ui.workspace.presets import offered
 
 TOOLS = """<div class="desk">
@@ -35,6 +36,8 @@ class Bench(NamedTuple):
     bench: gr.HTML
     settings: gr.HTML
     steps: gr.HTML
+    pinned: gr.HTML
+    pins: gr.State
 
 
 def draw() -> Bench:
@@ -50,7 +53,8 @@ def draw() -> Bench:
         settings = html(
             "settings", start, "settings.js", html_template=place, facts=None, elem_classes="controls"
         )
-    return Bench(bench, settings, steps)
+    pinned = html("pinned", "", "buttons.js", ("restore", "unpin", "unpin_all"))
+    return Bench(bench, settings, steps, pinned, gr.State(()))
 
 
 def facts(session: Session) -> dict[str, Any]:
@@ -64,8 +68,11 @@ def facts(session: Session) -> dict[str, Any]:
     }
 
 
-def wire(hub: Hub, parts: Bench) -> None:
-    """Steer when sliders or settings move, or go back; "put" of every emitter; the best of a search."""
+def wire(hub: Hub, parts: Bench, head: gr.HTML) -> None:
+    """Steer when sliders or settings move, or go back; "put" of every emitter; the best of a search.
+
+    head: of the steered answer, with the button that pins it.
+    """
     s, session = hub.states, hub.session
     parts.settings.props["facts"] = facts(session)
     parts.steps.props.update(
@@ -78,9 +85,23 @@ def wire(hub: Hub, parts: Bench) -> None:
     settle = (hub.steering.settle, [s.visit, parts.bench], parts.bench)
     hub.then_steer(parts.steps.restored(*settle, **QUICK))
     hub.then_answer(parts.steps.reasked(*settle, **QUICK))
+    _wire_pins(hub, parts, head)
     put = [s.visit, s.focus, parts.bench]
     for part in hub.emitters:
         event = hub.then_steer(part.put(hub.steering.put, put, parts.bench, **QUICK))
         if part is not hub.cards:
             hub.then_go(event, "workspace")
     hub.cards.best(hub.steering.put_best, put, parts.bench, **QUICK)
+
+
+def _wire_pins(hub: Hub, parts: Bench, head: gr.HTML) -> None:
+    """Pin, take off, put back."""
+    s, kept = hub.states, [parts.pins, parts.pinned]
+    head.pin(compare.pin, [s.visit, s.said, s.told, parts.pins], kept, **QUICK)
+    parts.pinned.unpin(compare.unpin, parts.pins, kept, **QUICK)
+    parts.pinned.unpin_all(compare.unpin_all, None, kept, **QUICK)
+    back = parts.pinned.restore(
+        compare.restore, [s.visit, parts.pins], [parts.bench, parts.settings], **QUICK
+    )
+    settled = back.success(hub.steering.settle, [s.visit, parts.bench], parts.bench, **QUICK)
+    hub.then_steer(settled)

@@ -40,4 +40,4 @@ def wire(hub: Hub, parts: Workspace) -> None:
     picture.wire(hub, parts.picture)
     neurons.wire(hub, parts.neurons)
     answers.wire(hub, parts.answers)
-    benching.wire(hub, parts.bench)
+    benching.wire(hub, parts.bench, parts.answers.head)
