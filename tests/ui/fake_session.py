@@ -15,6 +15,7 @@ from explorer.images import load_image
 from explorer.records import Box, Edit, Exemplar, Found, Grid, NeuronSummary, TextMatch
 from explorer.sae import SparseCodes
 from explorer.session import View
+from explorer.steer import Gauges
 from explorer.ui.heat import heat_rgba, png
 from explorer.vlm.memory import Memory
 
@@ -45,11 +46,15 @@ def make_exemplar(neuron: int, rank: int) -> Exemplar:
 
 @dataclass
 class FakeSession:
-    """Answers "a cake and a fork"; any edit takes the fork away. asked: the (prompt, edits, replace) seen."""
+    """Answers "a cake and a fork"; any edit takes the fork away.
+
+    asked: the (prompt, edits, replace) seen; options: the (contrast, decoding, longest) that came along.
+    """
 
     has_store: bool = True
     known: bool = True
     asked: list[tuple[str | None, Sequence[Edit], bool]] = field(default_factory=list)
+    options: list[tuple[object, object, int]] = field(default_factory=list)
     block: int = 4
 
     def __post_init__(self) -> None:
@@ -71,9 +76,13 @@ class FakeSession:
         replace: bool = False,
         cancel: object = None,
         visitor: object = None,
+        contrast: object = None,
+        decoding: object = None,
+        max_new_tokens: int = 64,
     ) -> Iterator[str]:
         self.asked.append((prompt, edits, replace))
-        words = ("a cake" if edits or replace else "a cake and a fork").split()
+        self.options.append((contrast, decoding, max_new_tokens))
+        words = ("a cake" if edits or replace or contrast else "a cake and a fork").split()
         return (" ".join(words[: i + 1]) for i in range(len(words)))
 
     def exemplars(self, neuron: int) -> list[Exemplar]:
@@ -96,6 +105,14 @@ class FakeSession:
         seen = np.zeros((ROWS, COLS), np.bool_)
         seen[1, 2] = concept == "fork_and_knife"
         return seen
+
+    def steered(
+        self, view: View, edits: Sequence[Edit] = (), contrast: object = None, replace: bool = False
+    ) -> SimpleNamespace:
+        return SimpleNamespace(gauges=Gauges(0.25 * len(edits), 1.5, 0.1, 0.0 if replace else 1.0))
+
+    def always_on(self, min_frequency: float = 1.0) -> tuple[int, ...]:
+        return (1, 2)
 
     def familiar(self, view: View) -> bool:
         if self.store is None:
