@@ -30,23 +30,25 @@ def test_a_neuron_comes_untouched_and_is_no_edit() -> None:
 
 
 def test_rows_survive_the_way_to_the_browser_and_back() -> None:
-    rows = [
-        rows.Row(3, "fork", 2.0, -30.0, "set", "all"),
-        rows.Row(5, "dog", 0.5, 1.5, "scale", "patch", Cell(1, 2)),
+    bench = [
+        rows.Row(3, "fork", 2.0, -30.0, "set", "all", muted=True),
+        rows.Row(5, "dog", 0.5, 1.5, "scale", "marked", (Cell(1, 2), Cell(3, 0)), "dog", absent=True),
     ]
-    assert rows.parse(rows.dump(rows), VIEW) == rows
+    assert rows.parse(rows.dump(bench), VIEW) == bench
 
 
 def test_edits_follow_mode_and_region() -> None:
-    rows = [
+    bench = [
         rows.Row(3, "", 2.0, -30.0, "set", "active"),
         rows.Row(4, "", 0.0, 5.0, "add", "all"),
-        rows.Row(5, "", 0.5, 0.0, "scale", "patch", Cell(1, 2)),
+        rows.Row(5, "", 0.5, 0.0, "scale", "marked", (Cell(1, 2), Cell(3, 0))),
+        rows.Row(6, "", 0.5, 9.0, muted=True),
     ]
-    first, second, third = rows.edits(rows, VIEW.grid, seen)
+    first, second, third = rows.edits(bench, VIEW.grid, seen)
     assert (first.neuron, first.value, first.mode, first.patches) == (3, -30.0, "set", "active")
     assert (second.mode, second.patches) == ("add", None)
-    assert third.patches.shape == (4, 4) and third.patches.sum() == 1 and third.patches[1, 2]
+    assert third.patches.shape == (4, 4) and third.patches.sum() == 2
+    assert third.patches[1, 2] and third.patches[3, 0]
 
 
 def test_a_row_where_its_concept_is_seen() -> None:
@@ -59,13 +61,14 @@ def test_a_row_where_its_concept_is_seen() -> None:
         rows.edits([replace(row, value=-15.0, concept="unicorn")], VIEW.grid, seen)
 
 
-def test_the_bench_takes_each_neuron_once_and_eight_in_all() -> None:
-    rows = []
+def test_the_bench_takes_each_neuron_once_and_twenty_four_in_all() -> None:
+    bench: list[rows.Row] = []
     for neuron in range(rows.MOST_ROWS):
-        rows = rows.add(rows, rows.Row(neuron, "", 0.0))
-    assert rows.add(rows, rows.Row(0, "again", 0.0)) == rows
+        bench = rows.add(bench, rows.Row(neuron, "", 0.0))
+    assert rows.add(bench, rows.Row(0, "again", 0.0)) == bench
+    assert len(bench) == 24
     with pytest.raises(ExplorerError, match="full"):
-        rows.add(rows, rows.Row(9, "", 0.0))
+        rows.add(bench, rows.Row(99, "", 0.0))
 
 
 def test_rows_follow_to_another_picture() -> None:
@@ -73,10 +76,37 @@ def test_rows_follow_to_another_picture() -> None:
         tokens=VIEW.codes.tokens[:1], neurons=VIEW.codes.neurons[:1], values=VIEW.codes.values[:1]
     )
     small = replace(VIEW, grid=Grid(2, 2, 80, 40, Box(0, 0, 80, 40)), codes=one)
-    rows = [rows.Row(3, "fork", 2.0, -30.0), rows.Row(5, "dog", 0.5, 1.0, region="patch", patch=Cell(3, 3))]
-    first, second = rows.settle(rows.dump(rows), small)
+    bench = [
+        rows.Row(3, "fork", 2.0, -30.0),
+        rows.Row(5, "dog", 0.5, 1.0, region="marked", patches=(Cell(3, 3),)),
+        rows.Row(6, "bird", 0.5, 1.0, region="marked", patches=(Cell(1, 1), Cell(3, 3))),
+    ]
+    first, second, third = rows.settle(rows.dump(bench), small, seen)
     assert (first.value, first.rest) == (-30.0, 1.0)
-    assert (second.region, second.patch) == ("all", None)
+    assert (second.region, second.patches) == ("all", ())
+    assert (third.region, third.patches) == ("marked", (Cell(1, 1),))
+
+
+def test_a_concept_that_the_picture_does_not_show_is_noted() -> None:
+    bench = [
+        rows.Row(3, "", 2.0, concept="fork_and_knife", absent=True),
+        rows.Row(4, "", 2.0, concept="cake"),
+        rows.Row(5, "", 2.0, concept="unicorn"),
+        rows.Row(6, "", 2.0),
+    ]
+    settled = rows.settle(rows.dump(bench), VIEW, seen)
+    assert [row.absent for row in settled] == [False, True, False, False], "nobody can tell of unicorns"
+
+
+def test_rows_in_words() -> None:
+    row = rows.Row(3, "fork", 2.0, -30.0)
+    assert rows.in_words(row) == "fork #3 set to −30 where it fires"
+    assert rows.in_words(replace(row, mode="add", value=2.5, region="all")) == "fork #3 +2.5 everywhere"
+    scaled = replace(row, mode="scale", value=0.0, region="marked", patches=(Cell(1, 2),), muted=True)
+    assert rows.in_words(scaled) == "fork #3 times 0 at 1 marked patch (muted)"
+    seen_there = replace(row, region="seen", concept="fork_and_knife")
+    assert rows.in_words(seen_there) == "fork #3 set to −30 where fork and knife is seen"
+    assert rows.in_words(rows.Row(7, "neuron 7", 0.0)) == "neuron 7: untouched"
 
 
 GOOD = {
@@ -86,8 +116,10 @@ GOOD = {
     "value": 2.0,
     "mode": "set",
     "region": "all",
-    "patch": None,
+    "patches": [],
     "concept": "",
+    "muted": False,
+    "absent": False,
 }
 
 
@@ -104,9 +136,12 @@ GOOD = {
         ({"value": 1e9}, "not a number"),
         ({"mode": "explode"}, "mode"),
         ({"region": []}, "region"),
-        ({"region": "patch"}, "click a patch"),
-        ({"region": "patch", "patch": [9, 0]}, "patch row"),
-        ({"patch": "aa"}, "pair"),
+        ({"region": "marked"}, "mark a patch"),
+        ({"region": "marked", "patches": [[9, 0]]}, "patch row"),
+        ({"patches": "aa"}, "pairs"),
+        ({"patches": [[1]]}, "pairs"),
+        ({"muted": 1}, "muted is either true or false"),
+        ({"absent": "no"}, "absent is either true or false"),
         ({"region": "seen"}, "no known concept"),
         ({"concept": 7}, "not a text"),
         ({"concept": "x" * 200}, "at most"),
@@ -118,7 +153,7 @@ def test_what_does_not_fit_is_refused_in_plain_words(change: dict, words: str) -
         rows.parse(json.dumps([{**GOOD, **change}]), VIEW)
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]", '"x"', json.dumps([GOOD] * 9)])
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '"x"', json.dumps([GOOD] * 25)])
 def test_what_is_no_bench_is_refused(text: str) -> None:
     with pytest.raises(ExplorerError, match="bench"):
         rows.parse(text, VIEW)
@@ -136,7 +171,19 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_json_parses_or_is_refused(data: object) -> None:
     try:
-        rows = rows.parse(json.dumps(data), VIEW)
+        bench = rows.parse(json.dumps(data), VIEW)
     except ExplorerError:
         return
-    rows.edits(rows, VIEW.grid, lambda concept: np.zeros((4, 4), np.bool_))
+    assert rows.parse(rows.dump(bench), VIEW) == bench
+    rows.edits(bench, VIEW.grid, lambda concept: np.zeros((4, 4), np.bool_))
+    for row in bench:
+        assert rows.in_words(row)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*GOOD, "zzz"]), JSON), max_size=4))
+def test_any_list_of_rows_settles_or_is_refused(data: object) -> None:
+    try:
+        settled = rows.settle(json.dumps(data), VIEW, seen)
+    except ExplorerError:
+        return
+    assert rows.parse(rows.dump(settled), VIEW) == settled
