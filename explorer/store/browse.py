@@ -12,7 +12,7 @@ import numpy as np
 from explorer.errors import StoreError
 from explorer.records import NeuronPage, Wanted
 from explorer.store.classes import CLASSES
-from explorer.store.columns import Columns, by_value, plain_name
+from explorer.store.columns import Columns
 
 _WHOLE = Wanted()
 _RANGES = ("fires", "peak", "precision", "monosemanticity")
@@ -87,19 +87,5 @@ def _order(columns: Columns, wanted: Wanted, own_names: Callable[[], Mapping[int
         given = np.fromiter(dict.fromkeys(wanted.neurons), dtype=np.int64)
         return given[::-1] if wanted.descending else given
     if wanted.sort == "label":
-        return _by_name(columns, own_names(), wanted.descending)
+        return columns.order_by_name(own_names(), wanted.descending)
     return columns.order(wanted.sort, wanted.descending)
-
-
-def _by_name(columns: Columns, own: Mapping[int, str], descending: bool) -> np.ndarray:
-    """All neurons by people's own name, else by label; those without either last."""
-    names, place = columns.labels
-    called = {neuron: plain_name(name) for neuron, name in own.items() if 0 <= neuron < len(columns)}
-    if called:
-        merged = sorted({*names, *called.values()})
-        number = {name: at for at, name in enumerate(merged)}
-        place = np.array([number[name] for name in names], dtype=np.int64)[place]
-        place[list(called)] = [number[name] for name in called.values()]
-    values = place.astype(np.float64)
-    values[place == 0] = np.nan  # the empty name
-    return by_value(values, descending)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,7 @@ class Columns:
         self.labels = _folded(labels)
         self.class_of = np.array([CLASSES.index(name) for name in classes], dtype=np.int64)
         self._orders: dict[tuple[str, bool], np.ndarray] = {}
+        self._named: dict[bool, tuple[dict[int, str], np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -76,6 +78,28 @@ class Columns:
                 known = by_value(self._values(name), descending)
                 self._orders[name, descending] = known
             return known
+
+    def order_by_name(self, own: Mapping[int, str], descending: bool) -> np.ndarray:
+        """All neurons by people's own name, else by label, those without either last.
+
+        The last order is kept, since names rarely change between two pages.
+        """
+        with self._lock:
+            known = self._named.get(descending)
+            if known is None or known[0] != own:
+                known = (dict(own), by_value(self._name_values(own), descending))
+                self._named[descending] = known
+            return known[1]
+
+    def _name_values(self, own: Mapping[int, str]) -> np.ndarray:
+        """For each neuron the place of its name among all names, NaN where it has none."""
+        names, place = self.labels
+        called = {neuron: plain_name(name) for neuron, name in own.items() if 0 <= neuron < len(self)}
+        if called:
+            number = {name: at for at, name in enumerate(sorted({*names, *called.values()}))}
+            place = np.array([number[name] for name in names], dtype=np.int64)[place]
+            place[list(called)] = [number[name] for name in called.values()]
+        return np.where(place == 0, np.nan, place)  # the first name is the empty one
 
     def _values(self, name: str) -> np.ndarray:
         if name == "neuron":

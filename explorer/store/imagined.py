@@ -30,9 +30,9 @@ _THUMBNAIL = 192
 _FALL = np.cumsum(0.5 ** np.arange(1, 13))  # shares of the half-octaves from the peak's downwards
 _THINGS = (
     "anchor apple barn beach bell bicycle boat book bridge camera candle castle cat chair clock cloud coat "
-    "cup desk dog door drum fence fern fish flag flute fork garden gate guitar hat horse kite ladder lamp leaf "
-    "lemon lighthouse mask mirror moon mountain owl pear piano pillow plate river road rope sail shell shoe "
-    "snow spoon stairs stone tower train tree umbrella vase violin wheel window"
+    "cup desk dog door drum fence fern fish flag flute fork garden gate guitar hat horse kite ladder lamp "
+    "leaf lemon lighthouse mask mirror moon mountain owl pear piano pillow plate river road rope sail shell "
+    "shoe snow spoon stairs stone tower train tree umbrella vase violin wheel window"
 ).split()
 _KINDS = ("old", "red", "small", "wooden")
 TOPICS = tuple(f"{kind}_{thing}" for kind in _KINDS for thing in _THINGS)
@@ -54,9 +54,9 @@ class Imagined:
     """An index that never was.
 
     n_indexed: how many images were indexed; topics [I] int64, labels: of the images that are kept; fires,
-    patch_fires [F] int64: on how many images and patches each neuron fires; in_top [F]: share of images; peak,
-    active_peak [F] float32; topic [F] int64: of each neuron; exemplars, intervals: places; scores, actives
-    [F, 64]: histograms; entropy [F]; positions [F, 2].
+    patch_fires [F] int64: on how many images and patches each neuron fires; in_top [F]: share of images;
+    peak, active_peak [F] float32; topic [F] int64: of each neuron; exemplars, intervals: places; scores,
+    actives [F, 64]: histograms; entropy [F]; positions [F, 2].
     """
 
     n_indexed: int

@@ -20,6 +20,8 @@ EPILOG = f"""examples:
     python -m index bench stage --images 100000
   the merge of 64 made-up parts of 20,000 images (needs about 40 GB of disk for a while):
     python -m index bench merge
+  pages of a gallery by random filters and sorts, on a store of made-up neurons:
+    python -m index bench gallery --neurons 65536
   a whole build beside decoding, preprocessing, tower and SAE in a plain loop:
     python -m index bench build --scenes 400
 
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="bench", required=True, metavar="WHAT")
     _add_stage(kinds.add_parser("stage", help="top-16 and statistics alone, beside peers"))
     _add_merge(kinds.add_parser("merge", help="the merge of many parts"))
+    _add_gallery(kinds.add_parser("gallery", help="pages of a gallery of made-up neurons"))
     _add_build(kinds.add_parser("build", help="a whole build beside the bare loop"))
 
 
@@ -64,6 +67,19 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
         help="a new folder to work in, where the store is kept (default: a temporary one, nothing is kept)",
     )
     parser.set_defaults(measure=_merge)
+
+
+def _add_gallery(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--neurons", type=common.count, default=65_536, help="how many (default: 65536)")
+    parser.add_argument("--images", type=common.count, default=2000, help="pictures (default: 2000)")
+    parser.add_argument("--pages", type=common.count, default=1000, help="to ask for (default: 1000)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=None,
+        help="a new folder to keep the store in (default: a temporary one, nothing is kept)",
+    )
+    parser.set_defaults(measure=_gallery)
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +144,19 @@ def merge_words(parts: int, found: Merging) -> list[str]:
             if table.rows
         ),
     ]
+
+
+def _gallery(args: argparse.Namespace) -> None:
+    """Print what the store weighs, and how long pages take."""
+    from index.bench import gallery
+
+    found = gallery.run(args.neurons, args.images, args.pages, args.folder)
+    weight = common.size_words(found.bytes)
+    print(f"{args.neurons:,} made-up neurons, {weight}, made in {common.time_words(found.making)}")
+    print(f"reading all neurons once: {1000 * found.reading:.0f} ms")
+    for name, (middle, high, highest) in (("first", found.first), ("again", found.again)):
+        times = f"{1000 * middle:.1f} ms in the median, {1000 * high:.1f} p95, {1000 * highest:.1f} at most"
+        print(f"{args.pages:,} pages by random filters and sorts, {name}: {times}")
 
 
 def _build(args: argparse.Namespace) -> None:
