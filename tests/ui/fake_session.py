@@ -12,7 +12,7 @@ from PIL import Image
 
 from explorer.errors import StoreError
 from explorer.images import load_image
-from explorer.records import Box, Edit, Exemplar, Found, Grid, NeuronSummary, TextMatch
+from explorer.records import Box, Edit, Exemplar, Found, Grid, Histogram, NeuronSummary, Note, TextMatch
 from explorer.sae import SparseCodes
 from explorer.session import View
 from explorer.steer import Gauges
@@ -48,13 +48,15 @@ def make_exemplar(neuron: int, rank: int) -> Exemplar:
 class FakeSession:
     """Answers "a cake and a fork"; any edit takes the fork away.
 
-    asked: the (prompt, edits, replace) seen; options: the (contrast, decoding, longest) that came along.
+    asked: the (prompt, edits, replace) seen; options: the (contrast, decoding, longest) that came along; own:
+    names that people gave.
     """
 
     has_store: bool = True
     known: bool = True
     asked: list[tuple[str | None, Sequence[Edit], bool]] = field(default_factory=list)
     options: list[tuple[object, object, int]] = field(default_factory=list)
+    own: dict[int, str] = field(default_factory=dict)
     block: int = 4
 
     def __post_init__(self) -> None:
@@ -63,7 +65,8 @@ class FakeSession:
         self.store: SimpleNamespace | None = None
         if self.has_store:
             probe = SimpleNamespace(concepts=("fork_and_knife", "cake"))
-            self.store = SimpleNamespace(manifest=SimpleNamespace(n_images=12), probe=lambda: probe)
+            manifest = SimpleNamespace(n_images=12, score="mean")
+            self.store = SimpleNamespace(manifest=manifest, probe=lambda: probe)
 
     def look(self, image: object) -> View:
         return make_view(load_image(image))  # type: ignore[arg-type]
@@ -90,7 +93,18 @@ class FakeSession:
 
     def summaries(self, neurons: Sequence[int]) -> dict[int, NeuronSummary]:
         label = {3: "fork_and_knife"}
-        return {n: NeuronSummary(n, 0.25, 0.1, 1.0, 4.0, label.get(n, ""), 0.9) for n in neurons}
+        kind = {3: "always_on"}
+        return {
+            n: NeuronSummary(n, 0.25, 0.1, 1.0, 4.0, label.get(n, ""), 0.9, neuron_class=kind.get(n, "rare"))
+            for n in neurons
+        }
+
+    def note(self, neuron: int) -> Note | None:
+        return Note(neuron, self.own[neuron], "", "2026-01-01") if neuron in self.own else None
+
+    def histogram(self, neuron: int, which: str = "score") -> Histogram:
+        """Three bins; the middle one is the fullest."""
+        return Histogram(np.array([0.5, 1.0, 2.0, 4.0]), np.array([1, 16, 4]))
 
     def find(self, concept: str, k: int = 3) -> list[Found]:
         return [Found(3, "fork_and_knife", 2.0, 0.9)][:k] if concept == "fork and knife" else []
@@ -105,6 +119,9 @@ class FakeSession:
         seen = np.zeros((ROWS, COLS), np.bool_)
         seen[1, 2] = concept == "fork_and_knife"
         return seen
+
+    def note(self, neuron: int) -> None:
+        return None
 
     def steered(
         self, view: View, edits: Sequence[Edit] = (), contrast: object = None, replace: bool = False
