@@ -88,7 +88,7 @@ def dressed(figure: go.Figure, height: int, **layout: object) -> go.Figure:
         "automargin": True,
         "title": {"standoff": 8, "font": {"size": SIZE}},
     }
-    figure.update_xaxes(**axis, showgrid=False, showline=True)
+    figure.update_xaxes(**axis, showgrid=False, showline=True, zeroline=False)
     figure.update_yaxes(**axis, showgrid=True, showline=False)
     figure.update_layout(**layout)
     return figure
