@@ -15,12 +15,16 @@ from typing import Any
 MOST_SENT = 10_000
 """Uploads that are remembered as such; by then the older ones are long gone."""
 
+MOST_DRAINED = 1 << 28
+"""Bytes of a refused request that are read and thrown away."""
+
 ABOVE = 1 << 20
 """Bytes of a request beside the file in it."""
 
 OPEN = ("/", "/login", "/login/", "/favicon.ico", "/manifest.json", "/robots.txt", "/theme.css")
-OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
-"""What the page with the login form is made of: the only routes for who has not logged in."""
+OPEN_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/startup-events")
+"""What the page with the log-in form is made of, and what the framework asks of itself when it starts: the only
+routes for who has not logged in."""
 
 CLOSED_BELOW = (
     "/gradio_api/deep_link",
@@ -79,6 +83,7 @@ class Gate:
         elif not _welcome(scope, path):
             await _refuse(send, 401, "Log in first.")
         elif _length(scope) > self.longest + ABOVE:
+            await _drain(receive)
             await _refuse(send, 413, too_large(self.longest))
         elif path.startswith(FILES) and self.sent.holds(path[len(FILES[0]) :]):
             await _refuse(send, 403, "Uploads are for the page alone.")
@@ -144,6 +149,16 @@ def _noted(send: Any, sent: Sent) -> Any:
         await send(message)
 
     return pass_on
+
+
+async def _drain(receive: Any) -> None:
+    """Let a request that is refused come to its end, as far as that is not abuse: else nobody hears why."""
+    seen = 0
+    while seen < MOST_DRAINED:
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
 
 
 async def _refuse(send: Any, status: int, words: str) -> None:

@@ -36,7 +36,7 @@ def uploads_folder() -> Iterator[Path]:
 
     Must be entered before the page is built.
     """
-    former = os.environ.get("GRADIO_TEMP_DIR")
+    former = os.environ.get("GRADIO_TEMP_DIR") or None
     folder = Path(tempfile.mkdtemp(prefix="neurons-", dir=former)).resolve()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     done = threading.Event()
