@@ -23,8 +23,8 @@ ABOVE = 1 << 20
 
 OPEN = ("/", "/login", "/login/", "/favicon.ico", "/manifest.json", "/robots.txt", "/theme.css")
 OPEN_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/startup-events")
-"""What the page with the log-in form is made of, and what the framework asks of itself when it starts: the only
-routes for who has not logged in."""
+"""What the page with the log-in form is made of, and what the framework asks of itself when it starts: the
+only routes for who has not logged in."""
 
 CLOSED_BELOW = (
     "/gradio_api/deep_link",

@@ -1,4 +1,4 @@
-"""A page served by app.py in a process of its own, and a small proxy in front of it, for the tests of hosting."""
+"""A page served by app.py in a process of its own, and a small proxy in front of it."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Visitor:
 
 @contextlib.contextmanager
 def proxied(address: str, prefix: str) -> Iterator[str]:
-    """Address of a proxy that serves the page below `prefix`, which it cuts off, and answers as bytes arrive."""
+    """Address of a proxy that serves the page below `prefix`, which it cuts off; answers as bytes arrive."""
     target = urllib.parse.urlsplit(address)
 
     class Proxy(BaseHTTPRequestHandler):

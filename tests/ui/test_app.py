@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import app
-from explorer import Session
 from explorer.errors import ExplorerError
+from explorer.session import anyway
+from explorer.store.manifest import FORMAT
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +33,19 @@ def test_host_and_port_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
         (["--port", "0"], "no port"),
         (["--port", "x"], "--port"),
         (["--auth", "me"], "USER:PASS"),
+        (["--auth", "me:"], "USER:PASS"),
+        (["--auth", "me:one", "--auth", "me:two"], "'me' has two passwords"),
+        (["--auth-file", "no such file"], "cannot read 'no such file'"),
+        (["--auth-file", os.devnull], "names nobody"),
+        (["--auth-file", __file__], "a line that is not USER:PASS"),
+        (["--root-path", "neurons"], "'neurons' is no path"),
+        (["--root-path", "/"], "'/' is no path"),
+        (["--root-path", "/a b"], "no path of a page"),
+        (["--max-upload", "64"], "'64' is no size"),
+        (["--max-upload", "0MB"], "no size"),
+        (["--queue", "0"], "'0' is no number of events"),
+        (["--visitors", "many"], "'many' is no number of visitors"),
+        (["--cases", __file__], "is a file; give a folder"),
         (["--model", "x"], "--model needs --sae"),
     ],
 )
@@ -40,6 +54,24 @@ def test_wrong_usage_is_said(argv: list[str], words: str, capsys: pytest.Capture
         app.parse(argv)
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_the_arguments_of_a_host(tmp_path: Path) -> None:
+    people = tmp_path / "people.txt"
+    people.write_text("# who may come\n\nbob:a:b\n  eve:c  \n")
+    args = app.parse(
+        f"--auth ann:secret --auth-file {people} --root-path /neurons/ --read-only --share --max-upload 2gb"
+        f" --queue 9 --visitors 7 --cases {tmp_path}".split()
+    )
+    assert args.auth == [("ann", "secret"), ("bob", "a:b"), ("eve", "c")]
+    assert (args.root_path, args.read_only, args.share) == ("/neurons", True, True)
+    assert (args.max_upload, args.queue, args.visitors, args.cases) == (2 << 30, 9, 7, tmp_path)
+    plain = app.parse([])
+    assert (plain.auth, plain.root_path, plain.read_only, plain.cases) == ([], None, False, None)
+    assert (plain.max_upload, plain.queue, plain.visitors) == (64 << 20, 64, 200)
+    assert (
+        app.parse(["--root-path", "https://example.org/neurons"]).root_path == "https://example.org/neurons"
+    )
 
 
 def test_a_busy_port_is_one_clear_line_and_exit_code_1() -> None:
@@ -83,7 +115,7 @@ def test_a_missing_model_is_one_clear_line(tmp_path: Path, capsys: pytest.Captur
     [
         (None, True),
         ({"format": 1, "source": "train scenes, seeds 0 to 9"}, True),
-        ({"format": 2}, False),
+        ({"format": FORMAT}, False),
         ({"format": 99}, False),
         ({}, False),
         ("[]", False),
@@ -113,7 +145,7 @@ def test_an_embedded_store_is_built_when_missing_or_of_an_old_format(
     monkeypatch.setattr(app, "ROOT", tmp_path)
     monkeypatch.setattr(app.subprocess, "run", run)
     monkeypatch.setattr(app, "check_address", lambda host, port: None)
-    monkeypatch.setattr(Session, "open", stop)
+    monkeypatch.setattr(anyway, "open_anyway", stop)
     for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1")
     assert app.main([]) == 1

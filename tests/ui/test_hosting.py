@@ -1,4 +1,4 @@
-"""Hosting for real: one page in a process of its own, with log-in, behind a proxy, with a small upload limit."""
+"""Hosting for real: one page in its own process, with log-in, behind a proxy, with a small limit."""
 
 from __future__ import annotations
 
