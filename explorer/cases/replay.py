@@ -83,8 +83,8 @@ def captured(
 def replay(session: Session, case: Case, view: View | None = None) -> Replay:
     """Answer again, and compare. view: the case's picture, where it was looked at already."""
     seen = session.look(case.image()) if view is None else view
-    same_model, same_sae = matches(session, case)
-    differences = list(foreign(session, case))
+    same_model, same_sae = matches(session, case, seen)
+    differences = list(foreign(session, case, seen))
     baseline = session.answer(seen, case.question, **case.settings.plain().options())
     steered = None
     if case.steered is not None or case.steers:
@@ -104,22 +104,29 @@ def steered_answer(session: Session, view: View, case: Case) -> str:
     return session.answer(view, case.question, edits_of(case.rows, view.grid), **case.settings.options())
 
 
-def matches(session: Session, case: Case) -> tuple[bool, bool]:
-    """Whether the session has the case's model, and its SAE at the same block."""
+def matches(session: Session, case: Case, view: View | None = None) -> tuple[bool, bool]:
+    """Whether the session has the case's model, and its SAE at the same block and, with a view of the case's
+    picture, on the same grid of patches."""
     known = case.identity
     same_model = _weights(known.model) == _weights(session.lvlm.model_id)
-    return same_model, same_model and (known.sae, known.block) == (session.sae.id, session.block)
+    there, here = (known.sae, known.block), (session.sae.id, session.block)
+    if view is not None:
+        there += (known.neurons, known.rows, known.cols)
+        here += (view.n_neurons, view.grid.rows, view.grid.cols)
+    return same_model, same_model and there == here
 
 
-def foreign(session: Session, case: Case) -> tuple[str, ...]:
+def foreign(session: Session, case: Case, view: View | None = None) -> tuple[str, ...]:
     """How the session's model and SAE differ from the case's, one sentence each; nothing when they do not."""
-    same_model, same_sae = matches(session, case)
+    same_model, same_sae = matches(session, case, view)
     said = []
     if not same_model:
         here, there = session.lvlm.model_id, case.identity.model
         said.append(f"The case is of the model {_short(there)}; this page runs {_short(here)}.")
-    if not same_sae:
+    if not same_sae and case.rows:
         said.append("Its neurons are those of another SAE, so its bench is left out.")
+    elif not same_sae and same_model:
+        said.append("It was made beside another SAE.")
     return tuple(said)
 
 
@@ -143,7 +150,7 @@ def mask_of(patches: Sequence[Cell], grid: Grid) -> np.ndarray:
 def opened_rows(session: Session, view: View, case: Case) -> tuple[Row, ...]:
     """The case's bench as it acts on this session: none of another SAE's, and "seen" only where this store
     sees the concept at the same patches; elsewhere they count as marked."""
-    if not matches(session, case)[1]:
+    if not matches(session, case, view)[1]:
         return ()
     return tuple(_kept_place(session, view, row) for row in case.rows)
 

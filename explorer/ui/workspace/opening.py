@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,9 @@ class Opened(NamedTuple):
 
 
 class Opening:
-    """How pictures come onto the page."""
+    """How pictures come onto the page. linked: opens what an address asks for, None when it asks nothing."""
+
+    linked: Callable[[gr.Request | None], Opened | None] | None = None
 
     def __init__(self, looking: Looking, steering: Steering, examples: dict[str, Example]) -> None:
         self.session = looking.session
@@ -47,9 +50,10 @@ class Opening:
         self.shelf = panels.Shelf(examples.values())
 
     @plainly
-    def start(self) -> Opened:
-        """A new visitor: the first example."""
-        return self.example(next(iter(self.examples)), None)
+    def start(self, request: gr.Request | None = None) -> Opened:
+        """A new visitor: what the page's address asks for, else the first example."""
+        asked = None if self.linked is None else self.linked(request)
+        return asked or self.example(next(iter(self.examples)), None)
 
     @plainly
     def open_example(self, visit: Visit | None, event: gr.EventData) -> Opened:

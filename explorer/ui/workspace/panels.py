@@ -47,15 +47,18 @@ class Shelf:
     def __init__(self, examples: Iterable[Example]) -> None:
         self._examples = [(example, thumbnail(example.image)) for example in examples]
 
-    def html(self, chosen: str) -> str:
-        """The examples as buttons, with the story of the chosen one (a key, or "" for none)."""
+    def html(self, chosen: str, story: str = "") -> str:
+        """The examples as buttons, with the story of the chosen one (a key, or "" for none).
+
+        story: HTML that is told when none is chosen.
+        """
         buttons = "".join(
             f'<button type="button" {does("example", key=example.key)} title="{escape(example.title)}" '
             f'aria-label="{escape(example.title)}" aria-pressed="{str(example.key == chosen).lower()}">'
             f'<img src="{uri}" alt=""></button>'
             for example, uri in self._examples
         )
-        story = "Your own picture. Paste or drop another at any time."
+        story = story or "Your own picture. Paste or drop another at any time."
         for example, _ in self._examples:
             if example.key == chosen:
                 story = f"<b>{escape(example.title)}.</b> {escape(example.story)}"
