@@ -103,7 +103,7 @@ def _names(writer: StoreWriter, made: Imagined, dice: np.random.Generator) -> No
     names = [*TOPICS, *COMMON]
     number = {name: place for place, name in enumerate(names)}
     counts = np.bincount([number[name] for row in made.labels for name in row], minlength=len(names))
-    rates = counts / len(made.labels)
+    rates = counts / max(len(made.labels), 1)
     neuron, rank, label, precision = _best_labels(made)
     lift = precision / rates[label]
     average = np.clip(precision * dice.uniform(0.3, 1, len(label)), 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,21 @@ def some_histograms() -> np.ndarray:
     return counts
 
 
+def some_entropy(neuron: int) -> float | None:
+    """Of the labels of the exemplars: rank 1 shows a cake, rank 2 a cake and a fork, the others nothing."""
+    fork = {2: 0.0, 3: 3.5 / 15, 4: 5 / 21, 5: 6.5 / 27}.get(neuron)
+    if fork is None:
+        return None
+    return -(fork * math.log(fork) + (1 - fork) * math.log(1 - fork)) if fork else 0.0
+
+
+def some_positions() -> np.ndarray:
+    """Places on the map [F, 2]; neuron 5 has no direction, and none."""
+    rows = np.array([[0.25, -1.0], [0.5, 0.125], [-0.75, 0.5], [1.0, 0.0], [0.0, 0.5], [0.0, 0.0]])
+    rows[5] = np.nan
+    return rows
+
+
 def some_summary(neuron: int) -> NeuronSummary:
     """The row of `neurons`: numbers that differ from field to field, unknown ones for neuron 1."""
     known = neuron != 1
@@ -121,6 +137,7 @@ def some_summary(neuron: int) -> NeuronSummary:
         monosemanticity=-0.5 if known else None,
         monosemanticity_images=7 if known else 1,
         neuron_class=["dead", "always_on", "image_specific", "always_on", *["image_specific"] * 2][neuron],
+        entropy=some_entropy(neuron),
     )
 
 
@@ -176,6 +193,7 @@ def fill(writer: StoreWriter, truth: bool = True) -> None:
         writer.add_probe(some_probe())
     writer.add_skipped([SkippedRow("bad.png", "from/bad.png", "it is cut short")])
     writer.add_directions(some_directions())
+    writer.add_positions(some_positions())
     writer.add_centroids(some_centroids(), some_b_dec())
 
 

@@ -18,6 +18,7 @@ from store_maker import N_NEURONS, fill, make_store, some_manifest
 from explorer.errors import StoreError
 from explorer.store import Store, StoreWriter, atomic
 from explorer.store.notes import MAX_NAME, MAX_NOTE, Notes
+from explorer.store.notes_file import NotesFile
 
 SAE, OTHER_SAE = "ab" * 32, "ef" * 32
 
@@ -80,7 +81,7 @@ def test_what_does_not_fit_is_refused(store: Store) -> None:
 
 
 def write_many(folder: Path, writer: int, times: int) -> None:
-    notes = Notes(folder, SAE)
+    notes = Notes(NotesFile(folder, SAE))
     for step in range(times):
         neuron = writer * times + step
         notes.write(neuron, f"name {writer}", f"note {step}")
@@ -201,7 +202,7 @@ def test_notes_of_a_later_format_are_refused(store: Store) -> None:
     with closing(sqlite3.connect(store.folder / "notes.sqlite")) as db:
         db.execute("PRAGMA user_version = 7")
     for ask in (lambda: store.note(2), lambda: store.search("zebra"), lambda: store.set_note(2, "x")):
-        with pytest.raises(StoreError, match="has format 7, this program reads format 1"):
+        with pytest.raises(StoreError, match="has format 7, this program reads format 2 and earlier"):
             ask()
 
 
@@ -239,6 +240,9 @@ def test_a_folder_that_cannot_be_written(read_only: Store) -> None:
     assert read_only.search("cross")[0].neuron == 2
     with pytest.raises(StoreError, match=r"cannot keep notes in .*notes\.sqlite: .*readonly"):
         read_only.set_note(3, "x")
+    with pytest.raises(StoreError, match=r"cannot keep notes in .*notes\.sqlite: .*readonly"):
+        read_only.add_to_list("tables", 3)
+    assert read_only.lists() == [] and read_only.export_notes()["notes"][0]["name"] == "zebra"
 
 
 def test_a_first_note_in_a_folder_that_cannot_be_written(read_only: Store) -> None:

@@ -14,7 +14,8 @@ import pytest
 from store_maker import make_store, some_b_dec
 
 import explorer.store
-from explorer.store import classes, histogram, maps, notes, sketch
+from explorer.records import FAVOURITES
+from explorer.store import classes, histogram, lists, maps, notes, notes_file, sketch
 from explorer.store.manifest import (
     FILE_NAMES,
     FORMAT,
@@ -22,6 +23,7 @@ from explorer.store.manifest import (
     MANIFEST_NAME,
     NOTES_NAME,
     ROUTES,
+    UPGRADABLE,
     Manifest,
 )
 from explorer.store.rows import MEAN_PATCH
@@ -66,14 +68,18 @@ def database() -> sqlite3.Connection:
 
 def test_tables_columns_and_types_are_those_of_the_schema(database: sqlite3.Connection) -> None:
     assert described_columns(STORE_TEXT) == schema_columns(database)
-    assert len(schema_columns(database)) == 13
+    assert len(schema_columns(database)) == 14
 
 
 def test_tables_of_notes_are_those_of_their_schema() -> None:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(notes.SCHEMA_FILE.read_text(encoding="utf-8"))
+    connection.executescript(notes_file.SCHEMA_FILE.read_text(encoding="utf-8"))
     assert described_columns(NOTES_TEXT) == schema_columns(connection)
-    assert f"`user_version` {notes.NOTES_FORMAT}" in NOTES_TEXT
+    assert f"`user_version` {notes_file.NOTES_FORMAT}" in NOTES_TEXT
+    assert [step.number for step in notes_file.migrations()] == [1, notes_file.NOTES_FORMAT]
+    assert f"Files of version {notes_file.WITHOUT_LISTS} lack" in NOTES_TEXT
+    assert f"its name, 1 to {lists.MAX_LIST_NAME} characters" in NOTES_TEXT
+    assert f"at most {lists.MAX_LISTS}; `{FAVOURITES}` is the one behind the star" in NOTES_TEXT
     assert f"at most {notes.MAX_NAME} characters" in NOTES_TEXT
     assert f"at most {notes.MAX_NOTE} characters" in NOTES_TEXT
 
@@ -114,7 +120,8 @@ def test_files_are_those_of_the_code() -> None:
 def test_numbers_agree() -> None:
     assert f"# The store, format {FORMAT}\n" in TEXT
     assert f"`user_version` {LATEST}" in STORE_TEXT
-    assert [step.number for step in migrations()] == [LATEST] == [FORMAT]
+    assert [step.number for step in migrations()] == [UPGRADABLE, FORMAT] and LATEST == FORMAT
+    assert f"publishes a store of format {UPGRADABLE} in format {FORMAT}:" in STORE_TEXT
     for part in (
         f"One row, `{MEAN_PATCH}`:",
         f"Histogram:** {histogram.BINS} bins",

@@ -198,7 +198,7 @@ def test_skipped_pictures_and_manifest(store: Store) -> None:
 def test_unknown_neurons_are_refused(store: Store, neuron: int) -> None:
     for ask in (
         *(store.exemplars, store.interval_exemplars, store.summary, store.similar, store.histogram),
-        *(store.labels, store.words, store.partners, store.note),
+        *(store.labels, store.words, store.partners, store.note, store.lists_of),
     ):
         with pytest.raises(StoreError, match=f"no neuron {neuron}; the store has neurons 0 to 5"):
             ask(neuron)
@@ -244,11 +244,11 @@ def test_stores_of_format_1_are_refused_with_the_command_to_build(tmp_path: Path
         with pytest.raises(StoreError) as caught:
             Store.open(folder)
         assert (
-            f"has format 1, this program reads format 2; build it again with: python -m index build {words}"
+            f"has format 1, this program reads format 3; build it again with: python -m index build {words}"
             in (str(caught.value))
         )
         assert is_outdated(folder)
-    assert not is_outdated(make_store(folder)) and Store.open(folder).manifest.format == 2
+    assert not is_outdated(make_store(folder)) and Store.open(folder).manifest.format == 3
     assert not is_outdated(tmp_path / "nowhere")
 
 
@@ -304,7 +304,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     for text, pattern in (
         ("{", "cannot read"),
         ("[]", "not the manifest"),
-        (json.dumps({**good, "format": 99}), "has format 99, this program reads format 2"),
+        (json.dumps({**good, "format": 99}), "has format 99, this program reads format 3"),
         (json.dumps({k: v for k, v in good.items() if k != "block"}), "lacks block"),
         (json.dumps({**good, "files": {"index.sqlite": 3}}), "is damaged"),
         (json.dumps({**good, "files": {}}), "lacks index.sqlite"),

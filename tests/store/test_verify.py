@@ -108,6 +108,25 @@ RULES = [
         "UPDATE probes SET weight = x'00000000'",
         "have different widths: 1, 5",
     ),
+    (
+        "UPDATE neurons SET entropy = 0.5 WHERE neuron = 2",
+        "neuron 2 has the label entropy 0.5, its exemplars say 0",
+    ),
+    (
+        "UPDATE neurons SET entropy = NULL WHERE neuron = 4",
+        "neuron 4 has the label entropy None, its exemplars",
+    ),
+    (
+        "UPDATE neurons SET entropy = 0 WHERE neuron = 1",
+        "neuron 1 has the label entropy 0.0, its exemplars say nan",
+    ),
+    ("UPDATE positions SET x = -1.5 WHERE neuron = 3", "a position is not within -1 to 1 for neuron 3"),
+    ("UPDATE positions SET y = 9e999 WHERE neuron = 3", "a position is not within -1 to 1 for neuron 3"),
+    (
+        "DELETE FROM positions WHERE neuron = 3",
+        "a direction without a position, or a position without one: 3",
+    ),
+    ("UPDATE positions SET neuron = 5 WHERE neuron = 3", "or a position without one: 3, 5"),
     ("UPDATE site SET vector = x'000000'", "have different widths: 0.75, 5"),
     ("UPDATE site SET name = 'mean'", "site has a row 'mean' that this format does not know"),
     ("UPDATE site SET vector = :wild", "the mean patch has values that are not finite numbers"),
