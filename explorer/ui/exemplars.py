@@ -11,11 +11,12 @@ from functools import lru_cache
 from html import escape
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 
 from explorer.records import Exemplar, Histogram, NeuronSummary
 from explorer.session import Session
-from explorer.ui.heat import data_uri, lay_over
+from explorer.ui.heat import COLOURS, data_uri, levels
 from explorer.ui.marks import name_of
 
 STRIP = 6
@@ -25,7 +26,7 @@ ALL = 64
 """More exemplars than a store keeps of a neuron."""
 
 SIDE = 72
-QUALITY = 70
+QUALITY = 62
 
 _KEPT_STRIPS = 2048
 
@@ -83,7 +84,7 @@ def strip(exemplars: Sequence[Exemplar]) -> str:
 
 
 def thumbnail(exemplar: Exemplar, peak: float, side: int = SIDE) -> str:
-    """A small square of an exemplar, encoded anew with its heat laid over it: one or two KB.
+    """A small square of an exemplar, encoded anew with its heat laid over it: about one KB.
 
     peak: the activation at the top of the colour scale.
     """
@@ -96,13 +97,25 @@ def thumbnail(exemplar: Exemplar, peak: float, side: int = SIDE) -> str:
 
 
 def _small(exemplar: Exemplar, peak: float, side: int) -> bytes:
-    """The middle square of the exemplar with its heat, as WebP."""
+    """The middle square of the exemplar with its heat, as JPEG: half the work of WebP, a third larger."""
     with Image.open(io.BytesIO(exemplar.thumbnail)) as picture:
+        picture.draft("RGB", (side, side))
         width, height = picture.size
         edge = min(width, height)
-        left, top = (width - edge) // 2, (height - edge) // 2
-        heated = lay_over(picture.convert("RGB"), exemplar.patch_map, peak)
-    square = heated.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + edge, top + edge))
+        left, top = (width - edge) / 2 / width, (height - edge) / 2 / height
+        middle = (left, top, 1 - left, 1 - top)
+        square = _resized(picture.convert("RGB"), side, middle)
+    heat = _resized(Image.fromarray(levels(exemplar.patch_map, peak)), side, middle)
+    colours = Image.fromarray(COLOURS[np.asarray(heat)])
+    square.paste(colours, (0, 0), colours)
     stream = io.BytesIO()
-    square.save(stream, "WEBP", quality=QUALITY, method=2)
+    square.save(stream, "JPEG", quality=QUALITY, optimize=True)
     return stream.getvalue()
+
+
+def _resized(picture: Image.Image, side: int, part: tuple[float, float, float, float]) -> Image.Image:
+    """A part of a picture, in shares of its width and height, as a square."""
+    left, top, right, bottom = part
+    width, height = picture.size
+    box = (left * width, top * height, right * width, bottom * height)
+    return picture.resize((side, side), Image.Resampling.BILINEAR, box)

@@ -35,6 +35,10 @@ KEPT_FIGURES = 6
 """Charts of all neurons, without filters: each view in each colour."""
 
 
+Own = tuple[tuple[int, str], ...]
+"""Neurons with the names that people gave them."""
+
+
 class Shown(NamedTuple):
     """What changes when the query does, in the order of the page's outputs (`layout.shown`)."""
 
@@ -154,9 +158,9 @@ class Browsing:
             )
         chosen = self._chosen(query) if query.active() else None
         figure = (
-            self._whole(query.view, query.tint)
+            self._whole(query.view, query.tint, self._own())
             if chosen is None
-            else self._figure(query.view, query.tint, chosen)
+            else self._figure(query.view, query.tint, self._own(), chosen)
         )
         words = figures.caption(query.view, self.session.overview(), chosen)
         hidden = gr.update(value="", visible=False)
@@ -200,10 +204,19 @@ class Browsing:
         chosen[list(self.session.browse(plain.wanted(), 0, self.n_neurons).neurons)] = True
         return chosen
 
-    def _figure(self, view: str, colour: str, chosen: np.ndarray | None = None) -> Any:
-        return FIGURES[view](self.session.overview(), self._names, chosen, colour)
+    def _figure(self, view: str, colour: str, own: Own = (), chosen: np.ndarray | None = None) -> Any:
+        names = self._labels
+        if own:
+            names = list(names)
+            for neuron, name in own:
+                names[neuron] = escape(name)
+        return FIGURES[view](self.session.overview(), names, chosen, colour)
+
+    def _own(self) -> Own:
+        """People's names of neurons."""
+        return tuple((note.neuron, note.name) for note in self.session.notes().values() if note.name)
 
     @cached_property
-    def _names(self) -> list[str]:
+    def _labels(self) -> list[str]:
         """The label of every neuron as plotly's HTML, or the word neuron."""
         return [escape(str(label).replace("_", " ")) or "neuron" for label in self.session.overview().labels]

@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from explorer.records import Overview
-from explorer.ui.charts import CLASS_COLORS, COLORS, dressed, scale
+from explorer.ui.charts import CLASS_COLORS, COLORS, SIZE, dressed, scale
 from explorer.ui.marks import CLASSES
 
 HEIGHT = 560
@@ -91,16 +91,18 @@ def _scatter(
     """The points that have a place: the rest first, so that what was chosen lies on top."""
     lit = placed if chosen is None else placed & chosen
     kind = go.Scatter if len(placed) <= FEW else go.Scattergl
-    size = 7.0 if len(placed) <= FEW else 3.5 if chosen is None else 4.5
+    size = 6.0 if len(placed) <= FEW else 4.0
     figure = go.Figure()
 
     def add(group: Group, size: float, opacity: float) -> None:
         marker: dict[str, object] = {"size": size, "opacity": opacity, "color": group.colour}
-        if isinstance(group.colour, np.ndarray):
+        by_number = isinstance(group.colour, np.ndarray)
+        if by_number:
             marker |= _ramp(group.colour)
         figure.add_trace(
             kind(
                 name=group.name,
+                showlegend=not by_number,
                 x=at[0][group.neurons].astype(np.float32),
                 y=at[1][group.neurons].astype(np.float32),
                 customdata=group.neurons.astype(np.int32),
@@ -121,16 +123,18 @@ def _scatter(
 
 def _ramp(values: np.ndarray) -> dict[str, object]:
     """The marker of points that a number colours."""
+    low, high = np.quantile(values, [0.01, 0.99])
     return {
-        "colorscale": scale(0.12, 0.94),
-        "cmin": 0.0,
-        "cmax": float(max(values.max(), 1e-6)),
+        "colorscale": scale(0.28, 0.97),
+        "cmin": float(low),
+        "cmax": float(max(high, low + 1e-6)),
         "line": {"width": 0.5, "color": UNKNOWN},
         "colorbar": {
-            "title": {"text": "label entropy (nats)", "side": "right"},
+            "title": {"text": "label entropy (nats)", "side": "right", "font": {"size": SIZE}},
             "thickness": 10,
             "outlinewidth": 0,
             "len": 0.6,
+            "ticks": "",
         },
     }
 

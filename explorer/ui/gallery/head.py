@@ -13,7 +13,7 @@ from explorer.ui.gallery.query import FILTERS, PER_PAGE, Query, cleared, off
 from explorer.ui.marks import CLASSES, percent
 
 VIEW_WORDS = {"cards": "Cards", "overview": "Overview", "map": "Map"}
-COLOUR_WORDS = {"class": "class", "label": "label", "entropy": "label entropy"}
+COLOUR_WORDS = {"class": "class", "label": "label", "entropy": "entropy"}
 
 SORT_WORDS = {
     "neuron": ("number", False),
