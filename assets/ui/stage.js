@@ -106,8 +106,6 @@ function sweep(cell) {
 element.addEventListener('pointerdown', (event) => {
   const area = event.target.closest('.cover');
   if (!area || event.button !== 0 || stroke) return;
-  event.preventDefault();
-  area.focus({ preventScroll: true });
   area.setPointerCapture(event.pointerId);
   const how = way(event);
   const cells = how === 'new' ? new Set() : new Set(swept ?? marked(area));

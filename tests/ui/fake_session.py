@@ -120,9 +120,6 @@ class FakeSession:
         seen[1, 2] = concept == "fork_and_knife"
         return seen
 
-    def note(self, neuron: int) -> None:
-        return None
-
     def steered(
         self, view: View, edits: Sequence[Edit] = (), contrast: object = None, replace: bool = False
     ) -> SimpleNamespace:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
-from html import unescape
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
+from explorer.cases.examples import load_examples
 from explorer.errors import ExplorerError
-from explorer.records import Activation, Cell, NeuronSummary
-from explorer.ui import panels
-from explorer.ui.cards import STRIP, Gallery, Heading, card, cards, percent, strip
-from explorer.ui.examples import load_examples
-from explorer.ui.heat import RAMP, data_uri, heat_rgba, png
-from explorer.ui.stage import photo_uri, stage
-from explorer.ui.words import mark, tokens
+from explorer.records import Box, Cell, Exemplar, Grid, Histogram, NeuronSummary
+from explorer.store.classes import CLASSES
+from explorer.ui.exemplars import STRIP, Strips, strip, thumbnail
+from explorer.ui.heat import COLOURS, RAMP, data_uri, heat_rgba, lay_over, png
+from explorer.ui.marks import badge, histogram_svg, name_of, number, percent
+from explorer.ui.visit import Entry, Heading, Listing
+from explorer.ui.workspace import panels
+from explorer.ui.workspace.cards import Beside, Known, card, cards
+from explorer.ui.workspace.stage import frame, photo_uri, stage
 from explorer.world import CASES, draw
 from tests.ui.fake_session import FakeSession, make_exemplar, make_view
-
-PLAIN = re.compile(r"<[^>]+>")
-
-
-def plain(html: str) -> str:
-    return unescape(PLAIN.sub("", html))
 
 
 def test_heat_runs_from_the_first_colour_to_the_last_and_grows_lighter() -> None:
@@ -44,6 +39,17 @@ def test_heat_of_a_silent_or_broken_map_is_the_low_end(values: np.ndarray) -> No
     assert (heat_rgba(values)[..., :3] == RAMP[0]).all()
 
 
+def test_heat_is_laid_over_a_picture_smoothly_and_leaves_the_picture_alone() -> None:
+    picture = Image.new("RGB", (40, 20), "white")
+    heated = np.asarray(lay_over(picture, np.array([[0.0, 0.0, 3.0, 3.0]]))).astype(int)
+    assert (np.asarray(picture) == 255).all()
+    assert (heated[:, :8] == heated[0, 0]).all() and (heated[:, -8:] == heated[0, -1]).all()
+    loud, quiet = heated[0, -1], heated[0, 0]
+    assert abs(loud - (COLOURS[255, :3] * 0.85 + 255 * 0.15)).max() < 3
+    assert abs(quiet - (COLOURS[0, :3] * 0.45 + 255 * 0.55)).max() < 3
+    assert len(np.unique(heated[0, :, 1])) > 6, "no hard edge between the patches"
+
+
 def test_png_holds_the_pixels() -> None:
     rgba = np.random.default_rng(0).integers(0, 256, (3, 5, 4), dtype=np.uint8)
     image = Image.open(io.BytesIO(png(rgba)))
@@ -57,55 +63,46 @@ def test_data_uri_tells_the_type() -> None:
     assert data_uri(b"\xff\xd8\xff").startswith("data:image/jpeg")
 
 
-def test_marked_words_of_a_removed_phrase() -> None:
-    marked = mark("A table with a cake and a fork.", "A table with a cake.")
-    assert marked.before == "A table with a cake <del>and a fork</del>."
-    assert marked.after == "A table with a cake."
-    assert marked.changes == 1
-
-
-def test_marked_words_of_an_exchange() -> None:
-    marked = mark("a red car", "a blue car")
-    assert (marked.before, marked.after) == ("a <del>red</del> car", "a <ins>blue</ins> car")
-
-
-def test_a_growing_answer_has_lost_nothing_yet() -> None:
-    marked = mark("a cake and a fork and a dog", "a cake", finished=False)
-    assert (marked.before, marked.after, marked.changes) == ("a cake and a fork and a dog", "a cake", 0)
-
-
-def test_marks_escape_html() -> None:
-    marked = mark("<b>one</b>", "<script>alert(1)</script>")
-    assert "<script" not in marked.after
-    assert "<b>" not in marked.before
-
-
-@given(st.text(), st.text(), st.booleans())
-def test_marked_texts_keep_their_words(before: str, after: str, finished: bool) -> None:
-    marked = mark(before, after, finished)
-    assert plain(marked.before) == "".join(tokens(before))
-    assert plain(marked.after) == "".join(tokens(after))
-    assert mark(before, before).changes == 0
-
-
-def test_stage_places_the_covered_part_and_the_mark() -> None:
+def test_stage_places_the_covered_part_and_the_marks() -> None:
     view = make_view()
-    html = stage("data:x", 'a "b"', view.grid, view.map(3), "fork <3>", Cell(1, 2))
+    html = stage('a "b"', view.grid, view.map(3), "fork <3>", [Cell(1, 2), Cell(1, 3)])
     assert "left:0.000%;top:0.000%;width:100.000%;height:100.000%;--rows:4;--cols:4" in html
-    assert 'style="--row:1;--col:2"' in html
+    assert 'data-marked="[[1,2],[1,3]]"' in html and "2 patches" in html and "Clear" in html
     assert "[0.0,0.0,2.0,0.0]" in html
     assert "a &quot;b&quot;" in html and "fork &lt;3&gt;" in html
-    assert ">2.00<" in html
+    assert 'data-low="0" data-high="2"' in html and ">2.00<" in html
+    assert "dark margins" not in html
+
+
+def test_stage_tells_of_margins_that_the_model_does_not_see() -> None:
+    grid = Grid(4, 4, 80, 40, Box(20, 0, 60, 40))
+    html = stage("t", grid, None, "")
+    assert "left:25.000%;top:0.000%;width:50.000%" in html and "dark margins" in html
 
 
 def test_stage_without_a_neuron_has_no_map_and_no_mark() -> None:
-    html = stage("data:x", "t", make_view().grid, None, "", None)
-    assert 'data-map=""' in html and 'class="mark" hidden' in html
+    html = stage("t", make_view().grid, None, "")
+    assert 'data-map=""' in html and 'data-marked=""' in html and "Clear" not in html
 
 
 def test_stage_says_when_a_neuron_is_silent() -> None:
     view = make_view()
-    assert "silent in this picture" in stage("data:x", "t", view.grid, view.map(9), "nine", None)
+    assert "silent in this picture" in stage("t", view.grid, view.map(9), "nine")
+
+
+def test_a_map_with_values_below_zero_has_its_scale_from_the_lowest() -> None:
+    values = np.zeros((4, 4), np.float32)
+    values[0, 0], values[3, 3] = -0.002, 0.006
+    html = stage("t", make_view().grid, values, "effect")
+    assert 'data-low="-0.002" data-high="0.006"' in html and "-0.002" in html.split("data-map")[1]
+
+
+def test_frame_gives_the_photo_once_and_escapes_its_name() -> None:
+    assert frame("data:x", '"a"', make_view().grid) == {
+        "photo": "data:x",
+        "caption": "&quot;a&quot;",
+        "ratio": 2.0,
+    }
 
 
 def test_photo_is_scaled_down() -> None:
@@ -113,31 +110,104 @@ def test_photo_is_scaled_down() -> None:
 
 
 def test_card_names_its_buttons_and_escapes() -> None:
-    summary = NeuronSummary(7, 0.0004, 0.0, 1.0, 2.0, "<dog>", 0.875)
-    html = card(Activation(7, 1.234), summary, "", 0.5, chosen=True)
-    assert 'data-pick="7"' in html and 'data-put="7"' in html
+    summary = NeuronSummary(7, 0.0004, 0.0, 1.0, 2.0, "<dog>", 0.875, neuron_class="rare")
+    html = card(Entry(7, 1.234, "a <note>"), Known("<dog>", summary, "", ""), chosen=True)
+    for event in ("pick", "put", "page"):
+        assert f'data-do="{event}" data-with="{{&quot;neuron&quot;: 7}}"' in html
     assert 'aria-label="Put neuron 7, &lt;dog&gt;, on the bench"' in html
-    assert "fires in &lt; 0.1 % of pictures" in html or "fires in < 0.1 % of pictures" in html
-    assert "width:50.0%" in html and 'aria-pressed="true"' in html and "<dog>" not in html
+    assert "in &lt; 0.1 % of pictures" in html and "88 % show it" in html and "badge rare" in html
+    assert "a &lt;note&gt;" in html and 'aria-pressed="true"' in html and ">1.23<" in html
+    assert "<dog>" not in html and "<note>" not in html
 
 
-def test_strip_shows_each_exemplar_with_its_heat() -> None:
-    html = strip([make_exemplar(3, rank) for rank in range(16)])
-    assert html.count('class="thumb"') == 16
-    assert html.count('class="heat"') == 16
-    assert "exemplar 1: dog, cake" in html
+def test_a_strip_shows_each_exemplar_as_a_small_picture_with_its_heat() -> None:
+    exemplars = [make_exemplar(3, rank) for rank in range(16)]
+    html = strip(exemplars)
+    assert html.count('class="thumb"') == 16 and "exemplar 1: dog, cake" in html
     assert "Never fired" in strip([])
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", html).group(1))  # type: ignore[union-attr]
+    small = Image.open(io.BytesIO(data))
+    assert small.size == (72, 72) and small.format == "JPEG" and len(data) < 4000
+    red, green, blue = small.convert("RGB").getpixel((72 * 3 // 8, 72 // 8))  # type: ignore[misc]
+    assert red > 180 and green > 150 and blue < 120, "its one active patch glows"
+    dark = small.convert("RGB").getpixel((64, 64))
+    assert sum(dark) < red + green + blue  # type: ignore[arg-type]
+
+
+def test_thumbnails_of_wide_pictures_show_the_middle() -> None:
+    wide = Image.new("RGB", (90, 30), "black")
+    wide.paste("white", (30, 0, 60, 30))
+    stream = io.BytesIO()
+    wide.save(stream, "PNG")
+    quiet = np.full((2, 6), 0.0, np.float32)
+    exemplar = Exemplar(1, 0, 1.0, "i", "o", stream.getvalue(), quiet)
+    html = thumbnail(exemplar, 1.0, side=20)
+    data = base64.b64decode(re.search(r"base64,([^\"]+)", html).group(1))  # type: ignore[union-attr]
+    square = np.asarray(Image.open(io.BytesIO(data)).convert("L"), np.float32)
+    assert square.shape == (20, 20) and np.ptp(square) < 40 and square.mean() > 120
 
 
 def test_cards_of_a_session_with_and_without_a_store() -> None:
-    heading = Heading("Whole picture", "Strongest.", "mean")
-    top = make_view().top(20)
-    full = cards(heading, top, 3, Gallery(FakeSession()), "nothing")  # type: ignore[arg-type]
+    listing = Listing(
+        Heading("Whole picture", "Strongest.", "mean"), tuple(Entry(*x) for x in make_view().top())
+    )
+    full = cards(listing, Beside(3), Strips(FakeSession()))  # type: ignore[arg-type]
     assert full.count('class="thumb"') == 16 + STRIP
-    assert "fork and knife" in full and 'data-pool="mean" aria-pressed="true"' in full
-    bare = cards(heading, top, 3, Gallery(FakeSession(has_store=False)), "nothing")  # type: ignore[arg-type]
-    assert "thumb" not in bare and "neuron 3" in bare
-    assert "nothing" in cards(Heading("x", "y"), [], None, Gallery(FakeSession()), "nothing")  # type: ignore[arg-type]
+    assert "fork and knife" in full and "badge always_on" in full and full.count("<svg") == 2
+    assert 'data-with="{&quot;pool&quot;: &quot;mean&quot;}"' in full and 'data-do="back"' not in full
+    bare = cards(listing, Beside(3, True), Strips(FakeSession(has_store=False)))  # type: ignore[arg-type]
+    assert "thumb" not in bare and "neuron 3" in bare and "<svg" not in bare and 'data-do="back"' in bare
+    nothing = Listing(Heading("x", "y"), (), "nothing <here>")
+    assert "nothing &lt;here&gt;" in cards(nothing, Beside(), Strips(FakeSession()))  # type: ignore[arg-type]
+
+
+def test_names() -> None:
+    summary = NeuronSummary(7, 0.1, 0.0, 1.0, 2.0, "fork_and_knife")
+    assert name_of(7, summary) == "fork and knife" and name_of(7, summary, "mine") == "mine"
+    assert name_of(7, None) == "neuron 7" and name_of(7, NeuronSummary(7, 0.1, 0.0, 1.0, 2.0)) == "neuron 7"
+
+
+def test_badges_explain_the_classes_of_the_store() -> None:
+    for neuron_class in CLASSES:
+        assert f'class="badge {neuron_class}" title="' in badge(neuron_class)
+    assert badge("") == "" and badge("<b>") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "0"),
+        (9.351, "9.35"),
+        (-12, "-12.00"),
+        (0.0123, "0.012"),
+        (1e-7, "1e-07"),
+        (float("nan"), "unknown"),
+    ],
+)
+def test_numbers(value: float, words: str) -> None:
+    assert number(value) == words
+
+
+def _bars(svg: str) -> list[float]:
+    return [float(x) for x in re.findall(r"v-([0-9.]+)h", svg)]
+
+
+def test_a_histogram_shows_its_filled_bins_and_where_the_value_lies() -> None:
+    edges = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
+    svg = histogram_svg(Histogram(edges, np.array([0, 4, 16, 1, 0])), 1.5, "a <b>", width=90, height=23)
+    tall = _bars(svg)
+    assert len(tall) == 3 and tall[1] == 20 and tall[0] == pytest.approx(10) and tall[2] == pytest.approx(5)
+    assert float(re.search(r'class="at" d="M([0-9.]+)', svg).group(1)) == pytest.approx(45)  # type: ignore[union-attr]
+    assert 'aria-label="a &lt;b&gt;"' in svg and "<b>" not in svg
+    beyond = histogram_svg(Histogram(edges, np.array([0, 4, 16, 1, 0])), 1000.0, width=80)
+    assert len(_bars(beyond)) == 3 and 'class="at" d="M79.0' in beyond
+
+
+def test_a_histogram_of_nothing_is_nothing_and_odd_values_have_no_marker() -> None:
+    edges = np.array([1.0, 2.0, 4.0])
+    assert histogram_svg(Histogram(edges, np.zeros(2, np.int64)), 1.0) == ""
+    for value in (None, 0.0, -3.0, float("nan"), float("inf")):
+        assert 'class="at"' not in histogram_svg(Histogram(edges, np.array([1, 2])), value)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +221,7 @@ def test_notices() -> None:
     view = make_view()
     assert panels.notices(FakeSession(), view) == ""  # type: ignore[arg-type]
     assert "only knows drawn scenes" in panels.notices(FakeSession(known=False), view)  # type: ignore[arg-type]
-    bare = panels.notices(FakeSession(has_store=False), view)  # type: ignore[arg-type]
-    assert "<code>python -m index build</code>" in bare
+    assert panels.notices(FakeSession(has_store=False), view) == ""  # type: ignore[arg-type]
 
 
 def test_examples_cover_every_case_and_ordinary_scenes() -> None:
@@ -162,7 +231,7 @@ def test_examples_cover_every_case_and_ordinary_scenes() -> None:
     assert shown <= titles, "an example for every case that breaks a prior"
     assert len(examples) >= len(CASES) + 3
     html = panels.Shelf(examples.values()).html("phantom-fork")
-    assert html.count("data-example=") == len(examples)
+    assert html.count('data-do="example"') == len(examples)
     assert html.count('aria-pressed="true"') == 1 and "Phantom fork" in html
 
 

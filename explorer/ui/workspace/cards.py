@@ -79,17 +79,18 @@ def card(entry: Entry, known: Known, chosen: bool) -> str:
 
 def _facts(entry: Entry, known: Known) -> str:
     """The note of the list, then what the store knows, in one line."""
-    summary, facts = known.summary, []
+    summary, facts, long = known.summary, [], []
     if summary is not None:
         facts.append(f"in {percent(summary.fires)} of pictures")
-        if summary.label:
-            label = summary.label.replace("_", " ")
-            shown = "it" if label == known.name else label
-            facts.append(f"{percent(summary.precision)} of exemplars show {escape(shown)}")
+        long.append(f"Fires in {percent(summary.fires)} of the indexed pictures.")
+    if summary is not None and summary.label:
+        label, share = summary.label.replace("_", " "), percent(summary.precision)
+        facts.append(f"{share} show {'it' if label == known.name else label}")
+        long.append(f"{share} of its exemplars show {label}.")
     note = f'<b class="note">{escape(entry.note)}</b>' if entry.note else ""
     mark = badge(summary.neuron_class) if summary is not None else ""
-    said = " · ".join(facts)
-    return f'<span class="said">{mark}{note}<span>{said}</span></span>'
+    shown = f'<span title="{escape(" ".join(long))}">{escape(" · ".join(facts))}</span>'
+    return f'<span class="said">{mark}{note}{shown}</span>'
 
 
 def _histogram(entry: Entry, values: str, strips: Strips) -> str:

@@ -40,6 +40,7 @@ ${value}
 """The component's html_template; its value is what `stage` draws."""
 
 IDLE = "Click a patch, or drag over several."
+IDLE_MARKED = "Shift adds, Alt removes."
 
 
 def photo_uri(image: Image.Image) -> str:
@@ -72,8 +73,11 @@ def stage(title: str, grid: Grid, values: np.ndarray | None, name: str, marked: 
         f"{grid.rows} by {grid.cols} patches. Arrow keys move over them, Enter marks one, "
         "Shift and arrow keys mark more, Escape clears."
     )
+    whole = box == (0, 0, grid.width, grid.height)
+    margins = "" if whole else ' title="The model does not see the dark margins."'
+    inside = "" if whole else ' title=""'
     return (
-        f'<div class="over"><div class="cover" style="{place}" data-rows="{grid.rows}" '
+        f'<div class="over"{margins}><div class="cover"{inside} style="{place}" data-rows="{grid.rows}" '
         f'data-cols="{grid.cols}" data-map="{_numbers(values)}" data-marked="{_cells(marked)}" '
         f'tabindex="0" role="application" aria-label="{escape(title)}: {hint}">'
         f'<img class="heat" alt="" src="{_heat(values)}"><div class="grid"></div>'
@@ -128,11 +132,10 @@ def _legend(values: np.ndarray | None, name: str) -> str:
 
 def _readout(marked: Sequence[Cell]) -> str:
     """The line that says what is under the pointer, with the marked patches and the way to clear them."""
-    said = ""
+    said, idle = "", IDLE
     if marked:
-        words = "1 patch marked" if len(marked) == 1 else f"{len(marked)} patches marked"
+        idle = IDLE_MARKED
+        words = "1 patch" if len(marked) == 1 else f"{len(marked)} patches"
         said = f'<span class="many">{words}</span><button type="button" class="clear">Clear</button>'
-    return (
-        f'<div class="readout"><span class="here" aria-live="polite" data-idle="{IDLE}">{IDLE}</span>{said}'
-        "</div>"
-    )
+    here = f'<span class="here" aria-live="polite" data-idle="{idle}">{idle}</span>'
+    return f'<div class="readout">{here}{said}</div>'
