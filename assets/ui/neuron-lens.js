@@ -48,7 +48,17 @@ watch('value', () => {
   part('.origin').textContent = found.origin;
 });
 
+// The browser would let Tab leave the dialog for its own bars; here it goes round.
+function turn(event) {
+  const stops = [...dialog.querySelectorAll('button:enabled, input')];
+  const end = event.shiftKey ? stops[0] : stops.at(-1);
+  if (document.activeElement !== end && dialog.contains(document.activeElement)) return;
+  event.preventDefault();
+  (event.shiftKey ? stops.at(-1) : stops[0]).focus();
+}
+
 dialog.addEventListener('keydown', (event) => {
+  if (event.key === 'Tab') turn(event);
   if (event.target.matches('input')) return;
   const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
   if (event.key in steps) {

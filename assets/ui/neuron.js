@@ -58,7 +58,7 @@ function settle() {
     if (draft) tell(form, 'Not saved yet.');
   }
   const enlist = element.querySelector('form[data-form=enlist]');
-  if (enlist) field(enlist, 'name').value = '';
+  if (enlist) field(enlist, 'list').value = '';
   const ways = element.querySelector('[data-neuron].ways');
   const now = ways ? ways.dataset.neuron : null;
   const number = element.querySelector('form[data-form=page] input');

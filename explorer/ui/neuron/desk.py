@@ -128,7 +128,9 @@ def here(found: Here | None) -> str:
             f'<b class="value">{short(found.peak)}</b>. '
             f'Its score is <b class="value">{short(found.score)}</b>'
         )
-        words += "." if found.below is None else f", above {percent(found.below)} of those where it fires."
+        words += (
+            "." if found.below is None else f", above {percent(found.below)} of the pictures where it fires."
+        )
     return (
         '<section class="mine-picture"><header><h2>In your picture</h2>'
         f'<p class="quiet">{escape(found.title)}</p></header><div class="both">'
@@ -169,11 +171,12 @@ def _editor(neuron: int, note: Note, saved: str, replaced: Note | None) -> str:
         before = f'<p class="replaced"><b>{escape(replaced.name)}</b> {escape(replaced.note)}</p>'
     return (
         f'<form data-form="save" data-neuron="{neuron}" data-changed="{escape(note.changed)}" '
-        f'data-saved="{escape(saved)}"><label>Own name<input type="text" name="name" '
+        f'data-saved="{escape(saved)}"><div class="field"><label for="neuron-own-name">Own name</label>'
+        f'<input type="text" id="neuron-own-name" name="name" '
         f'maxlength="{LONGEST_NAME}" value="{escape(note.name)}" autocomplete="off" '
-        'placeholder="What would you call it?"></label><label>Note'
-        f'<textarea name="note" rows="3" maxlength="{LONGEST_NOTE}" placeholder="What have you seen it do?">'
-        f"\n{escape(note.note)}</textarea></label>"
+        'placeholder="What would you call it?"></div><div class="field"><label for="neuron-note">Note</label>'
+        f'<textarea id="neuron-note" name="note" rows="3" maxlength="{LONGEST_NOTE}" placeholder="What have you seen it do?">'
+        f"\n{escape(note.note)}</textarea></div>"
         f'<div class="line"><button type="submit" class="strong">Save</button>'
         f'<span class="told quiet" role="status">{told}</span></div>{before}</form>'
     )
@@ -183,7 +186,7 @@ def _memberships(kept: Kept, writable: bool) -> str:
     chips = "".join(
         f'<li class="chip"><span>{escape(name)}</span>'
         + (
-            f'<button type="button" {does("unlist", name=name)} aria-label="Take it off {escape(name)}" '
+            f'<button type="button" {does("unlist", list=name)} aria-label="Take it off {escape(name)}" '
             'title="Take it off this list">×</button>'
             if writable
             else ""
@@ -200,7 +203,7 @@ def _memberships(kept: Kept, writable: bool) -> str:
         if one.name not in kept.lists
     )
     return (
-        f'{shown}<form class="line" data-form="enlist"><input type="text" name="name" '
+        f'{shown}<form class="line" data-form="enlist"><input type="text" name="list" '
         f'list="neuron-list-names" '
         f'maxlength="{LONGEST_LIST}" autocomplete="off" required aria-label="Add to a list, old or new" '
         f'placeholder="Add to a list, old or new"><datalist id="neuron-list-names">{known}</datalist>'

@@ -53,7 +53,7 @@ class Keeping:
     def enlist(self, neuron: int | None, event: gr.EventData) -> Redrawn:
         """Put the open neuron on a list, which may be new."""
         there = self._writable(neuron)
-        name = checks.text(sent(event, "name"), "the name of the list", desk.LONGEST_LIST)
+        name = checks.text(sent(event, "list"), "the name of the list", desk.LONGEST_LIST)
         if not name:
             raise ExplorerError("give the list a name, for instance: tableware")
         self.session.add_to_list(name, there)
@@ -63,7 +63,7 @@ class Keeping:
     def unlist(self, neuron: int | None, event: gr.EventData) -> Redrawn:
         """Take the open neuron off a list."""
         there = self._writable(neuron)
-        name = checks.text(sent(event, "name"), "the name of the list", desk.LONGEST_LIST)
+        name = checks.text(sent(event, "list"), "the name of the list", desk.LONGEST_LIST)
         self.session.remove_from_list(name, there)
         return self._redrawn(there)
 
