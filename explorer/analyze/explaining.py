@@ -24,6 +24,9 @@ LISTED = 12
 SHARE = 8
 """Answers at a time: few enough that nobody else waits long for the model."""
 
+Edits = tuple[Edit, ...]
+
+_AT_ONCE = 4
 _FROM_EACH = 5
 _TOGETHER = 3
 
@@ -105,34 +108,52 @@ def explain(
     ]
     now = replace(now, suspects=_measured(found[0]))
     yield now
+    trials = _Trials(session, view, prompt, max_new_tokens, cancel)
+    nearest = [alone_at(one.neuron, value) for one in now.suspects[:_AT_ONCE] for value in VALUES[:2]]
+    yield from trials.run(now, nearest, len(now.suspects) * len(VALUES))
     if asked.instead is not None and not _stopped(cancel):
         found.append(attribute(session, view, text, prompt, answer, value=alone, **more))
-    if _stopped(cancel):
-        return
-    yield from _tried(session, view, prompt, now, found, max_new_tokens, cancel)
+    own = [alone_at(one.neuron, value) for one in now.suspects for value in VALUES]
+    yield from trials.run(now, [*trials_of(found, neurons=_FROM_EACH), *own])
 
 
-def _tried(
-    session: Session,
-    view: View,
-    prompt: str,
-    now: Explained,
-    found: Sequence[Attribution],
-    max_new_tokens: int,
-    cancel: Cancel | None,
-) -> Iterator[Explained]:
-    """The trials, after each batch."""
-    own = [(Edit(one.neuron, value, "set", "active"),) for one in now.suspects for value in VALUES]
-    trials = {_key(edits): edits for edits in (*trials_of(found, neurons=_FROM_EACH), *own)}
-    tried: list[Repair] = []
-    asked, made = now.asked, list(trials.values())
-    for part in trying(session, view, asked.text, prompt, asked.wished, made, max_new_tokens, SHARE, cancel):
-        tried += part
-        suspects = tuple(_with_removal(one, tried) for one in now.suspects)
-        whole = len(tried) == len(made)
-        yield replace(
-            now, suspects=suspects, repairs=best_of(tried), done=len(tried), total=len(made), complete=whole
+@dataclass(eq=False)
+class _Trials:
+    """Edits tried for a word; each once, however often it is asked for."""
+
+    session: Session
+    view: View
+    prompt: str
+    max_new_tokens: int
+    cancel: Cancel | None
+    tried: list[Repair] = field(default_factory=list)
+
+    def run(self, now: Explained, wanted: Sequence[Edits], total: int | None = None) -> Iterator[Explained]:
+        """What is known after each batch. total: trials expected in all, None when these are the last."""
+        done = {_key(one.edits) for one in self.tried}
+        fresh = {_key(edits): edits for edits in wanted if _key(edits) not in done}
+        last = len(self.tried) + len(fresh)
+        asked, rest = now.asked, (self.max_new_tokens, SHARE, self.cancel)
+        if not _stopped(self.cancel) and total is None and not fresh:
+            yield self._known(now, last, True)
+        parts = trying(
+            self.session, self.view, asked.text, self.prompt, asked.wished, list(fresh.values()), *rest
         )
+        for part in parts:
+            self.tried += part
+            yield self._known(now, total or last, total is None and len(self.tried) == last)
+
+    def _known(self, now: Explained, total: int, complete: bool) -> Explained:
+        suspects = tuple(_with_removal(one, self.tried) for one in now.suspects)
+        repairs = best_of(self.tried)
+        return replace(
+            now, suspects=suspects, repairs=repairs, done=len(self.tried), total=total, complete=complete
+        )
+
+
+def alone_at(neuron: int, value: float) -> Edits:
+    """A neuron set to a value where it fires."""
+    return (Edit(neuron, value, "set", "active"),)
 
 
 def best_of(tried: Sequence[Repair]) -> tuple[Repair, ...]:
