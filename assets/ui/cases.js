@@ -24,7 +24,9 @@ element.addEventListener('click', (event) => {
     return;
   }
   const found = event.target.closest('[data-do]');
-  if (found && element.contains(found)) trigger(found.dataset.do, JSON.parse(found.dataset.with || '{}'));
+  if (!found || !element.contains(found)) return;
+  trigger(found.dataset.do, JSON.parse(found.dataset.with || '{}'));
+  if (found.dataset.do === 'case_open') window.scrollTo({ top: 0 });
 });
 
 function spell() {

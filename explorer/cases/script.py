@@ -18,6 +18,7 @@ from explorer.cases.rows import Row
 from explorer.records import Cell
 from explorer.steer import Contrast, Decoding
 
+WIDTH = 100
 PATCHES = '''
 def patches(places: str) -> np.ndarray:
     """A mask of marked patches; "3:4-7,9" are columns 4 to 7 and 9 of row 3, counted from 0."""
@@ -42,7 +43,7 @@ def script(case: Case) -> str:
     masks = any("patches(" in edit for edit in edits)
     options = case.settings.options()
     objects = [value for value in options.values() if isinstance(value, Contrast | Decoding)]
-    used = [value for value in objects if value != Decoding()]
+    used = [value for value in objects if _asks(value)]
     length = f"max_new_tokens={case.settings.max_new_tokens}"
     lines = [*_head(case), "import sys", "from pathlib import Path", ""]
     lines += ["import numpy as np", ""] if masks else []
@@ -64,9 +65,12 @@ def script(case: Case) -> str:
     if edits:
         lines += ["edits = [", *(f"    {edit}" for edit in edits), "]"]
     more = [f"{name}={_written(value)}" for name, value in options.items() if _asks(value)]
-    arguments = ", ".join(["view", "question", *(["edits"] if edits else []), *more])
-    lines += [f"print(session.answer({arguments}))"]
-    return "\n".join(lines) + "\n"
+    arguments = ["view", "question", *(["edits"] if edits else []), *more]
+    call = f"print(session.answer({', '.join(arguments)}))"
+    if len(call) > WIDTH:
+        call = "\n    ".join(["steered = session.answer(", *(f"{one}," for one in arguments)])
+        call += "\n)\nprint(steered)"
+    return "\n".join([*lines, call]) + "\n"
 
 
 def bundle(case: Case) -> bytes:
@@ -105,7 +109,7 @@ def _head(case: Case) -> list[str]:
     return [f"# {_comment(line)}".rstrip() for line in told]
 
 
-def _wrapped(text: str, width: int = 100) -> list[str]:
+def _wrapped(text: str, width: int = WIDTH) -> list[str]:
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
@@ -135,8 +139,10 @@ def _edit(row: Row) -> str:
 
 
 def _asks(value: object) -> bool:
-    """Whether an option asks for anything but the default."""
-    return value is not None and value is not False and value != Decoding()
+    """Whether an option asks for anything but the default; the likeliest token asks for nothing."""
+    if isinstance(value, Decoding):
+        return value.method != "plain" or value.temperature > 0
+    return value is not None and value is not False
 
 
 def _written(value: object) -> str:
