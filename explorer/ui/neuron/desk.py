@@ -175,7 +175,8 @@ def _editor(neuron: int, note: Note, saved: str, replaced: Note | None) -> str:
         f'<input type="text" id="neuron-own-name" name="name" '
         f'maxlength="{LONGEST_NAME}" value="{escape(note.name)}" autocomplete="off" '
         'placeholder="What would you call it?"></div><div class="field"><label for="neuron-note">Note</label>'
-        f'<textarea id="neuron-note" name="note" rows="3" maxlength="{LONGEST_NOTE}" placeholder="What have you seen it do?">'
+        f'<textarea id="neuron-note" name="note" rows="3" maxlength="{LONGEST_NOTE}" '
+        'placeholder="What have you seen it do?">'
         f"\n{escape(note.note)}</textarea></div>"
         f'<div class="line"><button type="submit" class="strong">Save</button>'
         f'<span class="told quiet" role="status">{told}</span></div>{before}</form>'

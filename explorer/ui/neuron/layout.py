@@ -51,21 +51,24 @@ def draw() -> Neuron:
 
 
 def wire(hub: Hub, parts: Neuron, refresh: Callable[[Any], Any] | None = None) -> None:
-    """Tie every action to its handler. refresh: draws the gallery's list anew after an event."""
+    """Tie every action to its handler. refresh: draws the gallery's list anew after an event.
+
+    What may be refused goes through the queue: the browser shows no message of events outside it.
+    """
     pages = Pages(hub.looking, hub.rules)
     keeping = Keeping(hub.session, hub.rules)
     s = hub.states
     shown = [parts.open, parts.head, parts.sheet, parts.here, parts.keeping, parts.numbers]
     for part in hub.emitters:
-        hub.then_go(_paged(part)(pages.open, s.visit, shown, **QUICK), "gallery")
+        hub.then_go(_paged(part)(pages.open, s.visit, shown, **LATEST), "gallery")
     hub.page.load(pages.linked, s.visit, [*shown, hub.tabs], **QUIET)
     left = parts.head.leave(pages.leave, None, shown, **QUICK)
     if refresh is not None and hub.session.store is not None:
         refresh(left)
     s.visit.change(pages.look_again, [s.visit, parts.open], [parts.here, parts.numbers], **QUICK)
-    tried = parts.head.attempt(pages.attempt, [s.visit, s.focus], hub.shown, **QUICK)
+    tried = parts.head.attempt(pages.attempt, [s.visit, s.focus], hub.shown, **LATEST)
     hub.then_go(tried, "workspace")
-    parts.lens.enlarge(pages.enlarge, parts.open, parts.lens, **QUICK)
+    parts.lens.enlarge(pages.enlarge, parts.open, parts.lens, **LATEST)
 
     kept = [parts.head, parts.keeping]
     parts.head.star(keeping.star, parts.open, kept, **LATEST)
@@ -73,7 +76,7 @@ def wire(hub: Hub, parts: Neuron, refresh: Callable[[Any], Any] | None = None) -
     parts.keeping.unlist(keeping.unlist, parts.open, kept, **LATEST)
     saved = parts.keeping.save(keeping.save, parts.open, kept, **LATEST)
     saved.success(pages.show_cards, [s.visit, s.focus], hub.shown, **QUICK)
-    parts.keeping.export(keeping.export, None, parts.keeping, **QUICK)
+    parts.keeping.export(keeping.export, None, parts.keeping, **LATEST)
 
 
 def _paged(part: gr.HTML) -> Callable[..., gr.events.Dependency]:

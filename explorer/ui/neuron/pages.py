@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from typing import NamedTuple
 
 import gradio as gr
@@ -32,6 +33,9 @@ from explorer.ui.workspace.looking import Looking, Shown
 
 NEAR = 8
 """Neurons beside this one in each list."""
+
+LONGEST_NUMBER = 12
+"""Digits of a neuron's number in a link."""
 
 NEAR_STRIP = 3
 TILE = 96
@@ -74,9 +78,10 @@ class Pages:
         if asked is None:
             return (*[gr.skip()] * len(Page._fields), gr.skip())
         try:
-            neuron = self._neuron(int(asked) if asked.isdecimal() else asked)
+            neuron = self._neuron(int(asked) if asked.isdecimal() and len(asked) < LONGEST_NUMBER else asked)
         except ExplorerError as error:
-            gr.Warning(f"The link leads nowhere: {error}", title="No such neuron")
+            told = escape(str(error), quote=False)  # the browser shows messages as HTML
+            gr.Warning(f"The link leads nowhere: {told}.", title="No such neuron")
             return (*self.leave(), gallery)
         return (*self.draw(neuron, visit), gallery)
 
