@@ -19,6 +19,7 @@ from explorer.store.classes import ClassCounts, classify, count
 from explorer.store.manifest import Route
 from explorer.store.pending import Pending, PendingImage
 from explorer.store.rows import ImageRow, SkippedRow
+from explorer.store.vectors import unit_rows
 from explorer.vlm.base import LVLM
 from index.exemplars import (
     centroids,
@@ -83,7 +84,7 @@ def write_store(
     material = Material(state, found, facts, held, Shown.of(shown), entropies)
     baseline = write_meaning(writer, material, directions, measures)
     tell("drawing the map of directions")
-    writer.add_positions(positions(directions))
+    writer.add_positions(positions(unit_rows(directions)))
     mean_patch = mean_of(state.sample.embeddings)
     if mean_patch is not None:
         writer.add_mean_patch(mean_patch)

@@ -27,6 +27,7 @@ INDEXED = 25
 """Images that are indexed for each one that is kept."""
 WIDTH = 256
 _THUMBNAIL = 192
+_PER_TOPIC = 24
 _FALL = np.cumsum(0.5 ** np.arange(1, 13))  # shares of the half-octaves from the peak's downwards
 _THINGS = (
     "anchor apple barn beach bell bicycle boat book bridge camera candle castle cat chair clock cloud coat "
@@ -86,13 +87,14 @@ def imagine(neurons: int, images: int, dice: np.random.Generator) -> Imagined:
     n_indexed = INDEXED * images
     fires, in_top = _rates(neurons, n_indexed, dice)
     live = fires > 0
-    topic = dice.integers(0, len(TOPICS), neurons)
+    n_topics = min(len(TOPICS), images // _PER_TOPIC)
+    topic = dice.integers(0, n_topics, neurons)
     peak = np.where(live, dice.lognormal(0.5, 0.8, neurons), 0).astype(np.float32)
-    exemplars, intervals = _places(fires, peak, topic, images, dice)
+    exemplars, intervals = _places(fires, peak, topic, images // n_topics, images, dice)
     kept, where = np.unique(np.concatenate([exemplars.image, intervals.image]), return_inverse=True)
     exemplars = exemplars._replace(image=where[: len(exemplars.image)])
     intervals = intervals._replace(image=where[len(exemplars.image) :])
-    topics = kept * len(TOPICS) // images
+    topics = np.minimum(kept // (images // n_topics), n_topics - 1)
     labels = _labels(topics, dice)
     patch_fires = fires * dice.integers(1, 40, neurons)
     active_peak = (peak * dice.uniform(1, 6, neurons)).astype(np.float32)
@@ -127,15 +129,20 @@ def _rates(neurons: int, n_indexed: int, dice: np.random.Generator) -> tuple[np.
 
 
 def _places(
-    fires: np.ndarray, peak: np.ndarray, topic: np.ndarray, images: int, dice: np.random.Generator
+    fires: np.ndarray,
+    peak: np.ndarray,
+    topic: np.ndarray,
+    per_topic: int,
+    images: int,
+    dice: np.random.Generator,
 ) -> tuple[Held, Held]:
     """Different images for each neuron, most of its own topic: exemplars, and lower intervals of those that
-    fire on more. Images lie in the order of their topics."""
+    fire on more. Images lie in the order of their topics, `per_topic` of each."""
     n, wide = len(fires), PLACES + INTERVALS
     steps = dice.integers(1, max(images // (2 * wide), 1) + 1, (n, wide))
     near = dice.random(n) < 0.8
     steps[near] = 1
-    first = topic * images // len(TOPICS) + dice.integers(0, 4, n)
+    first = topic * per_topic + dice.integers(0, per_topic, n)
     image = (first[:, None] + np.cumsum(steps, axis=1)) % images
     held = np.arange(wide) < np.minimum(fires, wide)[:, None]
     fall = np.sort(dice.uniform(0.5, 1, (n, PLACES)), axis=1)[:, ::-1]

@@ -24,6 +24,8 @@ _DIMENSIONS = 128
 _STEPS = 500
 _PUSHES = 30
 """Pairs per neuron, by chance, that push in one step; each acts on both."""
+_ALL = 200
+"""Among up to so many, all pairs push."""
 _STRENGTH = 5.0
 """Of all pushes on a neuron, against all pulls."""
 _HOME = 0.002
@@ -42,13 +44,15 @@ class _Edges(NamedTuple):
     weight: np.ndarray
 
 
-def positions(directions: np.ndarray) -> np.ndarray:
-    """A place [F, 2] float64 for each direction [F, d], within -1..1; NaN for one of length 0."""
-    found = np.full((len(directions), 2), np.nan)
-    live = np.flatnonzero(np.any(directions != 0, axis=1))
+def positions(units: np.ndarray) -> np.ndarray:
+    """A place [F, 2] float64 for each direction [F, d], within -1..1; NaN for one of length 0.
+
+    units: float32 of unit length, as `unit_rows` gives them and the store keeps them, or 0.
+    """
+    found = np.full((len(units), 2), np.nan)
+    live = np.flatnonzero(units.any(axis=1))
     if len(live):
-        units = unit_rows(directions[live])
-        found[live] = _fitted(_placed(units))
+        found[live] = _fitted(_placed(units[live]))
     return found
 
 
@@ -111,7 +115,9 @@ def _moved(places: np.ndarray, edges: _Edges) -> np.ndarray:
     speed = np.zeros_like(places)
     for step in range(_STEPS):
         force = _pull(places, edges) * scale[:, None]
-        force += _STRENGTH * _push(places, dice.integers(1, n, _PUSHES))
+        force += _STRENGTH * (
+            _push_of_all(places) if n <= _ALL else _push(places, dice.integers(1, n, _PUSHES))
+        )
         force -= _HOME * places
         speed = _MOMENTUM * speed + np.clip(force, -_FARTHEST, _FARTHEST)
         places = places + (1 - step / _STEPS) * speed
@@ -131,14 +137,25 @@ def _pull(places: np.ndarray, edges: _Edges) -> np.ndarray:
     return force
 
 
+def _push_of_all(places: np.ndarray) -> np.ndarray:
+    """The mean force on each row [n, 2] from all others."""
+    apart = places[:, None] - places
+    return _repelled(apart).sum(1) / (len(places) - 1)
+
+
+def _repelled(apart: np.ndarray) -> np.ndarray:
+    """The force that pushes rows away from others, [..., 2], by how far apart they are, [..., 2]."""
+    squares = np.einsum("...i,...i->...", apart, apart)
+    push = apart * (2 / ((_SHORTEST + squares) * (1 + squares)))[..., None]
+    return np.clip(push, -_FARTHEST, _FARTHEST, out=push)
+
+
 def _push(places: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """The mean force on each row [n, 2] from rows so many places on and back; rows are in a random order."""
+    """As `_push_of_all`, from rows so many places on and back only; rows are in a random order."""
     force = np.zeros_like(places)
     for shift in shifts.tolist():
         apart = places - np.roll(places, shift, axis=0)
-        squares = np.einsum("ij,ij->i", apart, apart)
-        push = apart * (2 / ((_SHORTEST + squares) * (1 + squares)))[:, None]
-        np.clip(push, -_FARTHEST, _FARTHEST, out=push)
+        push = _repelled(apart)
         force += push - np.roll(push, -shift, axis=0)
     return force / (2 * len(shifts))
 

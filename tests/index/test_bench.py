@@ -12,6 +12,7 @@ import pytest
 from explorer.errors import ExplorerError
 from explorer.store import Store
 from index.__main__ import main
+from index.bench.gallery import wishes
 from index.bench.made_parts import Size, made_sae, make_part
 from index.bench.merging import run
 from index.merge import merge
@@ -91,3 +92,16 @@ def test_the_command_prints_the_build(capsys: pytest.CaptureFixture[str]) -> Non
     told = capsys.readouterr().out
     assert told.count("4 images: bare loop") == 2
     assert re.search(r"the build reaches [\d.]+ of the bare loop", told)
+
+
+def test_pages_of_a_gallery_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "gallery", "--neurons", "300", "--images", "64", "--pages", "40", "--folder"]
+    assert main([*words, str(tmp_path / "s")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("300 made-up neurons, ") and len(re.findall(r"[\d.]+ ms in the median", said)) == 2
+    store = Store.open(tmp_path / "s")
+    store.verify()
+    totals = [store.browse(wish).total for wish in wishes(300, 200)]
+    assert 0 in totals and 300 in totals and len(set(totals)) > 20
+    assert main([*words, str(tmp_path / "s")]) == 1
+    assert "is there already; name a new folder" in capsys.readouterr().err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import numpy as np
 from explorer.records import NeuronSummary
 from explorer.store import Manifest, Probe, StoreWriter, atomic
 from explorer.store.histogram import BINS, bins_of
+from explorer.store.manifest import facts_of
 from explorer.store.maps import pack, quantise
 from explorer.store.rows import (
     ConceptRow,
@@ -202,4 +206,22 @@ def make_store(folder: Path, truth: bool = True, **changes: object) -> Path:
     with atomic(folder) as work, StoreWriter(work) as writer:
         fill(writer, truth)
         writer.finish(some_manifest(**changes))
+    return folder
+
+
+def make_store_of_format_2(folder: Path, **changes: object) -> Path:
+    """The same store as a program wrote it that knew neither label entropy nor the map."""
+    return to_format_2(make_store(folder, **changes))
+
+
+def to_format_2(folder: Path) -> Path:
+    """Take from a store what format 3 added."""
+    with closing(sqlite3.connect(folder / "index.sqlite")) as db, db:
+        db.execute("ALTER TABLE neurons DROP COLUMN entropy")
+        db.execute("DROP TABLE positions")
+        db.execute("PRAGMA user_version = 2")
+    path = folder / "manifest.json"
+    text = json.loads(path.read_text())
+    files = {name: facts_of(folder / name)._asdict() for name in text["files"]}
+    path.write_text(json.dumps({**text, "format": 2, "files": files}))
     return folder
