@@ -21,6 +21,7 @@ import explorer
 import explorer.session.session as door
 from explorer import Edit, Session, View
 from explorer.errors import EditError, ImageError, ModelError, SAEError, StoreError
+from explorer.records import Wanted
 from explorer.sae import SAE, ActivationRule
 from explorer.store import Probe
 from explorer.vlm import open_lvlm
@@ -45,12 +46,17 @@ class FakeStore:
     def __init__(self) -> None:
         self.manifest = SimpleNamespace(fvu_quantile={0.995: 0.5}.__getitem__)
         self.checked: dict[str, object] = {}
+        self.asked: list[tuple] = []
 
     def check(self, **facts: object) -> None:
         self.checked = facts
 
     def __getattr__(self, name: str) -> Callable[..., tuple]:
-        return lambda *args: (name, *args)
+        def answer(*args: object) -> tuple:
+            self.asked.append((name, *args))
+            return (name, *args)
+
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +310,29 @@ def test_the_store_is_checked_and_asked(session: Session, view: View) -> None:
     assert session.familiar(view) == (view.fvu <= 0.5)
 
 
+def test_the_gallery_is_the_stores(session: Session) -> None:
+    wanted = Wanted(text="cake", sort="peak")
+    assert session.browse(wanted) == ("browse", wanted, 0, 24)
+    assert session.browse(wanted, 48, 12) == ("browse", wanted, 48, 12)
+    for name in ("class_counts", "label_counts", "overview", "lists", "export_notes"):
+        assert getattr(session, name)() == (name,)
+    assert session.random_neuron() == ("random_neuron", None) and session.random_neuron(7) == (
+        "random_neuron",
+        7,
+    )
+    assert session.notes() == ("notes", None) and session.notes([3]) == ("notes", [3])
+    assert session.lists_of(3) == ("lists_of", 3)
+    assert session.store.asked[-1] == ("lists_of", 3)
+    session.add_to_list("tables", 3)
+    session.remove_from_list("tables", 4)
+    session.set_note(5, "fork", "a note")
+    assert session.store.asked[-3:] == [
+        ("add_to_list", "tables", 3),
+        ("remove_from_list", "tables", 4),
+        ("set_note", 5, "fork", "a note"),
+    ]
+
+
 def test_a_search_by_picture_or_patches_asks_with_the_mean_vector(session: Session, view: View) -> None:
     patches = view.hidden[1:].numpy()
     name, vector, k = session.by_picture(view, 4)
@@ -371,6 +400,17 @@ def test_without_a_store_the_command_is_told(session: Session, view: View) -> No
         lambda: bare.find("fork"),
         lambda: bare.search("fork"),
         lambda: bare.set_note(3, "fork"),
+        lambda: bare.browse(Wanted()),
+        bare.class_counts,
+        bare.label_counts,
+        bare.overview,
+        bare.random_neuron,
+        bare.lists,
+        bare.notes,
+        bare.export_notes,
+        lambda: bare.lists_of(3),
+        lambda: bare.add_to_list("tables", 3),
+        lambda: bare.remove_from_list("tables", 3),
         lambda: bare.by_picture(view),
         lambda: bare.familiar(view),
         lambda: bare.where(view, "fork"),
