@@ -3,6 +3,7 @@
 let at = null; // the patch under the pointer, or where the keys have gone
 let stroke = null; // the brush stroke being drawn
 let swept = null; // patches marked here that the server has not confirmed yet
+let soon = 0; // the timer of marks that are about to be sent
 
 const cover = () => element.querySelector('.cover');
 const count = (area) => ({ rows: Number(area.dataset.rows), cols: Number(area.dataset.cols) });
@@ -73,6 +74,8 @@ function under(event, area) {
 }
 
 function send(cells) {
+  clearTimeout(soon);
+  soon = 0;
   swept = cells;
   drawMarks();
   if (!cells.size) {
@@ -80,6 +83,14 @@ function send(cells) {
     return;
   }
   trigger('patches', { cells: [...cells].map((cell) => cell.split(',').map(Number)) });
+}
+
+// For keys held down: the marks follow at once, the cards a moment after the last one.
+function sendSoon(cells) {
+  clearTimeout(soon);
+  swept = cells;
+  drawMarks();
+  soon = setTimeout(() => send(cells), 120);
 }
 
 const way = (event) => {
@@ -153,7 +164,7 @@ element.addEventListener('keydown', (event) => {
       row: Math.min(rows - 1, Math.max(0, from.row + down)),
       col: Math.min(cols - 1, Math.max(0, from.col + right)),
     });
-    if (event.shiftKey) send(cells.add(keyOf(from)).add(keyOf(at)));
+    if (event.shiftKey) sendSoon(cells.add(keyOf(from)).add(keyOf(at)));
   } else if ((event.key === 'Enter' || event.key === ' ') && at) {
     const how = way(event);
     if (how === 'new') cells.clear();
@@ -171,7 +182,7 @@ element.addEventListener('keydown', (event) => {
 element.addEventListener('focusout', (event) => event.target === cover() && !stroke && show(null));
 
 watch('value', () => {
-  swept = null;
+  if (!soon) swept = null;
   show(at);
   drawMarks();
 });

@@ -11,6 +11,7 @@ from explorer.cases.examples import load_examples
 from explorer.session import Session
 from explorer.ui import api, health, notices, serving
 from explorer.ui.cases import layout as cases
+from explorer.ui.clicks import count_each
 from explorer.ui.gallery import layout as gallery
 from explorer.ui.hub import Hub, Rules, html, states
 from explorer.ui.neuron import layout as neuron
@@ -74,6 +75,7 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
         cases.wire(hub, filed)
         health.wire(hub, line)
         serving.wire(hub)
+    count_each(page)
     guard(page)
     page.queue(default_concurrency_limit=8, max_size=hub.rules.queue)
     return page
