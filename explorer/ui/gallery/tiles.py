@@ -47,13 +47,13 @@ def statistics(summary: NeuronSummary) -> str:
     )
 
 
-def star(neuron: int, name: str, on: bool) -> str:
-    """The button that puts a neuron among the favourites, or takes it off."""
-    what = "Take neuron {} out of the favourites" if on else "Keep neuron {} among the favourites"
+def star(neuron: int, said: str, on: bool) -> str:
+    """The button that puts a neuron among the favourites, or takes it off. said: the neuron in words."""
+    asks = does("star", neuron=neuron, on=not on)
+    title = "Take it out of the favourites" if on else "Keep it among the favourites"
     return (
-        f'<button type="button" class="star" {does("star", neuron=neuron)} aria-pressed="{str(on).lower()}" '
-        f'title="{what.format(neuron)}" aria-label="{what.format(f"{neuron}, {name},")}">'
-        f"{'★' if on else '☆'}</button>"
+        f'<button type="button" class="star" {asks} aria-pressed="{str(on).lower()}" title="{title}" '
+        f'aria-label="Favourite: {said}">{"★" if on else "☆"}</button>'
     )
 
 
@@ -61,19 +61,19 @@ def tile(neuron: int, summary: NeuronSummary, own: str, strip: str, starred: boo
     """One neuron. own: people's name; strip: its exemplars as HTML; starred: None when nobody may star."""
     name = escape(name_of(neuron, summary, own))
     shown = f'<span class="id">#{neuron}</span>' if own or summary.label else ""
-    said = f"neuron {neuron}, {name}"
+    said = f"neuron {neuron}, {name}" if shown else name
     return (
         f'<li class="tile" data-neuron="{neuron}"><header>'
         f'<button type="button" class="open" {does("page", neuron=neuron)} '
         f'aria-label="Open the page of {said}"><span class="name">{name}</span>{shown}</button>'
-        f"{'' if starred is None else star(neuron, name, starred)}</header>"
+        f"{'' if starred is None else star(neuron, said, starred)}</header>"
         f'<div class="strip" {does("page", neuron=neuron)}>{strip}</div>'
         f"{statistics(summary)}"
         f'<footer>{badge(summary.neuron_class)}<span class="does">'
         f'<button type="button" {does("pick", neuron=neuron)} title="Show where it fires in my picture" '
-        f'aria-label="Show in my picture where {said}, fires">On my picture</button>'
+        f'aria-label="On my picture: {said}">On my picture</button>'
         f'<button type="button" {does("put", neuron=neuron)} title="Put it on the bench, to steer with it" '
-        f'aria-label="Put {said}, on the bench">To the bench</button></span></footer></li>'
+        f'aria-label="To the bench: {said}">To the bench</button></span></footer></li>'
     )
 
 
