@@ -59,8 +59,8 @@ class Sent:
 
     def holds(self, path: str) -> bool:
         """Whether the file of this path was sent; a later one of the same path was made for its visitor."""
-        real = os.path.realpath(path)
         with contextlib.suppress(OSError, ValueError):
+            real = os.path.realpath(path)
             return real in self._since and os.stat(real).st_ctime <= self._since[real] + 60
         return False
 
