@@ -15,6 +15,9 @@ SAID = "<h2>The model says</h2>"
 PIN = f"""<h2>Steered, it says</h2>
 <button type="button" class="pin" {does("pin")} title="Keep this answer below, to compare">Pin</button>"""
 
+SPOKEN = '<div class="live" aria-live="polite" aria-atomic="true">${value}</div>'
+"""Read out once it is complete: a growing answer is marked as busy."""
+
 
 class Answers(NamedTuple):
     """The components of the column. alone: a visitor's `gauges.Alone`."""
@@ -44,7 +47,7 @@ def draw() -> Answers:
             baseline = html("baseline", panels.WAITING, "words.js", ("why",))
         with gr.Column(min_width=0):
             head = html("steered-title", PIN, "buttons.js", ("pin",))
-            steered = html("steered", panels.hint(NOTHING_MOVED), "words.js", ("why",))
+            steered = html("steered", panels.hint(NOTHING_MOVED), "words.js", ("why",), html_template=SPOKEN)
     bars = html("gauges", gauges.bars(None))
     arm = html("sae-alone", gauges.panel(gauges.Alone()), "buttons.js", ("arm",))
     return Answers(prompt, ask, questions, baseline, steered, head, bars, arm, gr.State(None))

@@ -23,7 +23,7 @@ TOOLS = """<div class="desk">
 <div data-tool="menu" class="menu" popover role="dialog" aria-label="Presets">
 <ul data-tool="list"></ul>
 <div class="keep">
-<input data-tool="name" type="text" maxlength="60" placeholder="name" aria-label="Name of the preset">
+<input data-tool="name" type="text" maxlength="60" placeholder="a name" aria-label="Name of the preset">
 <button type="button" data-tool="save">Keep what is set now</button></div>
 <p class="quiet" data-tool="said" role="status"></p>
 </div>

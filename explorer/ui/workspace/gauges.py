@@ -38,25 +38,25 @@ GAUGES = (
     Gauge(
         "Change",
         "change",
-        "of the picture, overall",
+        "over the whole picture",
         "How far the patches moved, against their own length, over the whole picture.",
     ),
     Gauge(
         "Largest",
         "largest",
-        "at the patch changed most",
+        "at a single patch",
         "The same at the patch that moved furthest. Far above 100 % the model sees nothing it knows.",
     ),
     Gauge(
         "SAE error",
         "error",
-        "of the picture, unexplained",
+        "of patches unexplained",
         "What the SAE does not explain of the untouched patches, as a share of their variance.",
     ),
     Gauge(
         "Error kept",
         "error_kept",
-        "of that is still there",
+        "of it is still there",
         "100 % when the change is added to the patches; 0 % when the SAE's reconstruction replaces them.",
     ),
 )
@@ -125,7 +125,8 @@ def panel(alone: Alone, growing: str | None = None) -> str:
         f"{marked.changes} change{'s' if marked.changes > 1 else ''}" if marked.changes else "the same words"
     )
     note = f"Patches changed by {percent(alone.change)}; {many}."
-    return f'<div class="head">{button}<span class="quiet">{note}</span></div>{panels.answer(marked.after)}'
+    text = f'<p class="text" tabindex="0" aria-busy="false">{marked.after or "(no words)"}</p>'
+    return f'<div class="head">{button}<span class="quiet">{note}</span></div>{text}'
 
 
 class Gauging:

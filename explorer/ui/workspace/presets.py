@@ -24,14 +24,12 @@ SHIPPED = (
     Preset("Empty bench", "No neuron, no contrast: the untouched model.", Settings(), empty=True),
     Preset("CNS as in the paper", "Contrast with noise at t = 500, λ = 1.", Settings(cns=True)),
     Preset("Gentle CNS", "Contrast with noise at t = 300, λ = 0.5.", _GENTLE),
-    Preset("VCD", "Words are contrasted with those of the noisy picture.", Settings(method="vcd")),
+    Preset("VCD", "Words contrasted with those of the noisy picture.", Settings(method="vcd")),
     Preset("VCD and gentle CNS", "Both: neurons and words.", replace(_GENTLE, method="vcd")),
-    Preset(
-        "SAE alone", "No neuron changed; what the SAE cannot explain is lost.", Settings(replace=True), True
-    ),
+    Preset("SAE alone", "No neuron changed, but what the SAE misses is lost.", Settings(replace=True), True),
     Preset(
         "A livelier answer",
-        "Drawn at temperature 0.7 among the likeliest 90 %.",
+        "Words are drawn: temperature 0.7, top-p 0.9.",
         Settings(temperature=0.7, top_p=0.9),
     ),
 )
