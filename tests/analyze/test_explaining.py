@@ -1,4 +1,4 @@
-"""An explanation that grows, on a session whose words are linear in the picture; and in the context of edits."""
+"""An explanation that grows, on a session whose words are linear in the picture; and analyses in context."""
 
 from __future__ import annotations
 
@@ -44,10 +44,18 @@ def test_the_measured_effects_are_those_of_attribution(session: LinearSession) -
     last = explained(session, "cake")[-1]
     answer = session.answer(session.view)
     known = attribute(
-        session, session.view, "cake", answer=answer, value=last.value, instead=last.asked.instead, by="selective"
+        session,
+        session.view,
+        "cake",
+        answer=answer,
+        value=last.value,
+        instead=last.asked.instead,
+        by="selective",
     )
     effects = {one.neuron: one.measured for one in known.ranked}
-    assert [one.measured for one in last.suspects] == pytest.approx([effects[o.neuron] for o in last.suspects])
+    assert [one.measured for one in last.suspects] == pytest.approx(
+        [effects[o.neuron] for o in last.suspects]
+    )
     assert {one.neuron for one in last.suspects if one.always_on} <= {3}
 
 

@@ -38,7 +38,8 @@ def running(work: Callable[[Progress], Result], cancel: threading.Event) -> Iter
 
     Closing the iterator sets `cancel`, which the work should heed. Errors of the work are raised here.
     """
-    latest = [Step(0, 0)]
+    told = Step(0, 0)
+    latest = [told]
 
     def progress(done: int, total: int) -> None:
         latest[0] = Step(done, total)
@@ -46,7 +47,6 @@ def running(work: Callable[[Progress], Result], cancel: threading.Event) -> Iter
     worker = ThreadPoolExecutor(1, thread_name_prefix="analysis")
     coming = worker.submit(work, progress)
     worker.shutdown(wait=False)
-    told = latest[0]
     try:
         while not wait([coming], timeout=PACE).done:
             if latest[0] is not told:
