@@ -106,7 +106,7 @@ def test_a_page_shows_every_section(session: Session, visit: Visit) -> None:
 def test_numbers_say_what_they_mean() -> None:
     summary = NeuronSummary(4, 0.5, 0.25, 1.234, 12.34, "dog", 0.75, lift=5.5, entropy=0.0)
     shown = numbers.statistics(numbers.groups(summary, 0.5))
-    for value in ("50 %", "25 %", "1.23", "12.3", "75 %", "5.50 ×", "Two pictures at random give 0.50"):
+    for value in ("50 %", "25 %", "1.23", "12.3", "75 %", "5.5 ×", "Two pictures at random give 0.50"):
         assert value in shown, value
     facts = [fact for group in numbers.groups(summary, None) for fact in group.facts]
     assert all(fact.meaning.endswith(".") and len(fact.meaning) < 120 for fact in facts)

@@ -88,7 +88,7 @@ def groups(summary: NeuronSummary, baseline: float | None) -> tuple[Group, ...]:
             percent(summary.precision) if named else UNKNOWN,
             "Share of its exemplars that show the label.",
         ),
-        Fact("lift", f"{short(summary.lift)} ×" if named else UNKNOWN, lift),
+        Fact("lift", f"{summary.lift:.1f} ×" if named else UNKNOWN, lift),
         Fact("detector", short(summary.average_precision), detector),
         Fact("monosemantic", short(summary.monosemanticity), alike),
         Fact("label entropy", short(summary.entropy), mixed),
@@ -184,7 +184,7 @@ def chart(histogram: Histogram, title: str, unit: str, caption: str, marks: Sequ
         for mark in marks
     )
     ticks = "".join(
-        f'<span style="left:{100 * axis.at(tick):.1f}%">{short(tick)}</span>' for tick in axis.ticks()
+        f'<span style="left:{100 * axis.at(tick):.1f}%">{tick:.2g}</span>' for tick in axis.ticks()
     )
     told = f"{title}: {counts.sum():,.0f} {unit}, " + ", ".join(
         f"{mark.words} {short(mark.value)}" for mark in marks

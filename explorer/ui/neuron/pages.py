@@ -158,7 +158,10 @@ class Pages:
         body = (
             sheet.exemplars(strong, peak)
             + sheet.intervals(weaker, peak)
-            + sheet.pair(sheet.labels(session.labels(neuron)), sheet.words(session.words(neuron)))
+            + sheet.pair(
+                sheet.labels(session.labels(neuron), session.summary(neuron).label),
+                sheet.words(session.words(neuron)),
+            )
             + sheet.others(
                 "Fires together with",
                 "Neurons that fire on the same patches, closest first.",

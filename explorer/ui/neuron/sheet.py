@@ -57,7 +57,7 @@ def intervals(shown: Sequence[IntervalExemplar], peak: float) -> str:
         for one in shown
     )
     note = "One for each span of scores below the peak: the strongest alone flatter a neuron."
-    return _section("Weaker and weaker", f'<ol class="tiles weaker">{tiles}</ol>', note)
+    return _section("Weaker pictures", f'<ol class="tiles weaker">{tiles}</ol>', note)
 
 
 def _span(one: IntervalExemplar) -> str:
@@ -79,16 +79,17 @@ def said(labels: Sequence[str]) -> str:
     return ", ".join(label.replace("_", " ") for label in labels[:LABELS_NAMED]) + more
 
 
-def labels(evidence: Sequence[LabelEvidence]) -> str:
-    """The labels that the neuron could stand for, as a table."""
+def labels(evidence: Sequence[LabelEvidence], name: str = "") -> str:
+    """The labels that the neuron could stand for, as a table. name: the one that became its name."""
     if not evidence:
         return _section("Labels", '<p class="quiet">No label of the indexed pictures fits it.</p>')
     kinds = len({one.kind for one in evidence}) > 1
     rows = "".join(
-        f'<tr><th scope="row">{escape(one.label.replace("_", " "))}'
+        f"<tr{' class=named' if one.label == name else ''}>"
+        f'<th scope="row">{escape(one.label.replace("_", " "))}'
         f"{f' <span class=quiet>{escape(one.kind)}</span>' if kinds else ''}</th>"
         f'<td class="share">{_meter(one.precision)}'
-        f"{percent(one.precision)}</td><td>{short(one.lift)} ×</td>"
+        f"{percent(one.precision)}</td><td>{one.lift:.1f} ×</td>"
         f"<td>{_known(one.average_precision)}</td><td>{one.images:,}</td></tr>"
         for one in evidence
     )
