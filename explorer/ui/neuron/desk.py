@@ -153,7 +153,7 @@ def keeping(neuron: int, kept: Kept, writable: bool, saved: str = "", replaced: 
             f'<p class="written"><b>{escape(note.name)}</b></p><p class="written">{escape(note.note)}</p>'
         )
     else:
-        written = '<p class="quiet">Nobody has written anything. This page is read-only.</p>'
+        written = '<p class="quiet">Nobody has written anything.</p>'
     shared = "Whoever uses this page sees them." if writable else "This page is read-only."
     return (
         f'<div class="sheets"><section class="notes" data-neuron="{neuron}"><header><h2>Name and note</h2>'
@@ -212,6 +212,13 @@ def _memberships(kept: Kept, writable: bool) -> str:
     )
 
 
+def _titled(neuron: int, kept: Kept) -> str:
+    """The name and the number, each once; not escaped."""
+    plain = f"neuron {neuron}"
+    name = kept.names.get(neuron, plain)
+    return name if name == plain else f"{name} #{neuron}"
+
+
 def _everything(kept: Kept) -> str:
     """All lists with their neurons as links, and the way to take everything away as a file."""
     rows = "".join(
@@ -219,7 +226,7 @@ def _everything(kept: Kept) -> str:
         f'<span class="num">{len(one.neurons):,}</span></summary><p class="links">'
         + "".join(
             f'<button type="button" class="link" {does("page", neuron=neuron)}>'
-            f"{escape(kept.names.get(neuron, f'neuron {neuron}'))}</button>"
+            f"{escape(_titled(neuron, kept))}</button>"
             for neuron in one.neurons[:MOST_LINKS]
         )
         + (

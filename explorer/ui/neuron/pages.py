@@ -25,7 +25,7 @@ from explorer.ui.marks import percent
 from explorer.ui.neuron import desk, numbers, sheet
 from explorer.ui.neuron.keeping import kept, names_of
 from explorer.ui.neuron.lens import enlarged
-from explorer.ui.notices import no_store
+from explorer.ui.notices import trouble
 from explorer.ui.plain import plainly
 from explorer.ui.sent import sent
 from explorer.ui.visit import Focus, Visit
@@ -94,8 +94,7 @@ class Pages:
         writable = not self.rules.read_only
         if self.session.store is None:
             head = desk.head(neuron, self.session.sae.n_neurons, None, desk.NOTHING_KEPT, False)
-            told = no_store(self.session, self.rules)
-            shown, mine, figures = f"<section>{told}</section>", "", ""
+            shown, mine, figures = sheet.nothing(trouble(self.session, self.rules)), "", ""
         else:
             held, summary = kept(self.session, neuron), self.session.summary(neuron)
             head = desk.head(neuron, self.session.sae.n_neurons, summary, held, writable)

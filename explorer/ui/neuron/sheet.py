@@ -143,6 +143,16 @@ def pair(left: str, right: str) -> str:
     return f'<div class="pair">{left}{right}</div>'
 
 
+def nothing(why: str) -> str:
+    """What is shown without a store. why: what is wrong, and after the last ": " the command that helps."""
+    command = why.rpartition(": ")[2]
+    told = (
+        "<p>Exemplars, numbers, labels, words and neighbours come from a store of indexed pictures. "
+        f"Build one, then start the page again:</p><p><code>{escape(command)}</code></p>"
+    )
+    return f'<div class="sheets">{_section("Nothing to show yet", told)}</div>'
+
+
 def _meter(share: float) -> str:
     return f'<span class="meter" aria-hidden="true"><i style="width:{100 * share:.0f}%"></i></span>'
 
