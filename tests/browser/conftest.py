@@ -83,7 +83,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store, log, port = folder / "store", folder / "log.txt", _free_port()
     build = [sys.executable, "-m", "index", "build", "--scenes", str(SCENES), "--out", str(store), "--quiet"]
     subprocess.run([*build, *parts], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    command = [sys.executable, "app.py", "--port", str(port), "--store", str(store), *parts]
+    command = [sys.executable, "app.py", "--port", str(port), "--store", str(store)]
+    command += ["--cases", str(folder / "cases"), *parts]
     with log.open("w") as stream:
         server = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
     try:
