@@ -149,12 +149,23 @@ def read_manifest(folder: Path, wanted: int = FORMAT) -> Manifest:
 
 def is_outdated(folder: Path) -> bool:
     """Whether a finished store of an earlier format lies there, which this program does not read."""
+    found = _format_of(folder)
+    return found is not None and found < FORMAT
+
+
+def is_upgradable(folder: Path) -> bool:
+    """Whether a finished store lies there that `python -m index upgrade` brings up to date."""
+    return _format_of(folder) == UPGRADABLE
+
+
+def _format_of(folder: Path) -> int | None:
+    """The format of a finished store; None where there is none."""
     try:
         raw = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return None
     found = raw.get("format") if isinstance(raw, dict) else None
-    return isinstance(found, int) and found < FORMAT
+    return found if isinstance(found, int) else None
 
 
 def _parse(raw: object, path: Path, command: str, wanted: int) -> Manifest:

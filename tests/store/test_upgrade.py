@@ -19,7 +19,7 @@ from store_maker import (
 
 from explorer.errors import StoreError
 from explorer.records import NeuronList
-from explorer.store import Store, is_outdated
+from explorer.store import Store, is_outdated, is_upgradable
 from explorer.store.manifest import read_manifest
 from explorer.store.upgrade import upgrade
 from explorer.store.vectors import unit_rows
@@ -79,7 +79,7 @@ def test_notes_and_lists_stay(tmp_path: Path) -> None:
 
 def test_a_store_of_format_2_is_outdated_and_says_what_to_run(tmp_path: Path) -> None:
     folder = make_store_of_format_2(tmp_path / "s")
-    assert is_outdated(folder)
+    assert is_outdated(folder) and is_upgradable(folder)
     with pytest.raises(StoreError) as caught:
         Store.open(folder)
     assert str(caught.value) == (
@@ -87,7 +87,7 @@ def test_a_store_of_format_2_is_outdated_and_says_what_to_run(tmp_path: Path) ->
         f"bring it up to date with: python -m index upgrade {folder}"
     )
     upgrade(folder, place)
-    assert not is_outdated(folder)
+    assert not is_outdated(folder) and not is_upgradable(folder)
     with pytest.raises(StoreError, match="has format 3, this program reads format 3"):
         upgrade(folder, place)
 
