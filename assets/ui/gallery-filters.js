@@ -71,7 +71,7 @@ function labels() {
     byWords.set(plain(label), label);
     list.append(make('option', { value: plain(label), label: `${count} neuron${count === 1 ? '' : 's'}` }));
   }
-  const box = make('input', { type: 'search', placeholder: byWords.size ? `such as ${[...byWords.keys()].slice(0, 2).join(', ')}` : '', ariaLabel: 'Label', autocomplete: 'off', maxLength: 80 });
+  const box = make('input', { type: 'search', placeholder: byWords.size ? `such as ${byWords.keys().next().value}` : '', ariaLabel: 'Label', autocomplete: 'off', maxLength: 80 });
   box.setAttribute('list', list.id);
   const choose = () => {
     const typed = box.value.trim();

@@ -17,6 +17,7 @@ from explorer.records import FAVOURITES, Activation
 from explorer.store import Store
 from explorer.store.synthetic import synthetic_store
 from explorer.ui.exemplars import Strips
+from explorer.ui.gallery import layout
 from explorer.ui.gallery.browsing import Browsing, Shown
 from explorer.ui.gallery.latency import Shelved, measured
 from explorer.ui.gallery.query import PER_PAGE
@@ -299,6 +300,24 @@ def test_markup_in_a_query_is_escaped(browsing: Browsing) -> None:
     shown = browsing.filtered(json.dumps({"text": "<script>", "label": "<img>", "listed": "<b>"}))
     assert "<script>" not in shown.head + shown.tiles["value"] and "<img>" not in shown.head
     assert "&lt;script&gt;" in shown.head and "<b>" not in shown.head + shown.tiles["value"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "command"),
+    [
+        (
+            "this session has no store of exemplars; build one with: python -m index build --out a",
+            "python -m index build --out a",
+        ),
+        (
+            "the store <x> belongs to another SAE; index anew: python -m index build --sae b",
+            "python -m index build --sae b",
+        ),
+    ],
+)
+def test_without_a_store_the_tab_says_what_to_run(trouble: str, command: str) -> None:
+    words = layout.no_store(trouble)
+    assert f"<code>{command}</code>" in words and "<x>" not in words
 
 
 def test_latency_is_measured_through_the_same_handler(folder: Path) -> None:

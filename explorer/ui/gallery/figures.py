@@ -43,10 +43,11 @@ def overview_figure(
     names: of all neurons, as HTML; chosen: which pass the filters, [F] bool, None for all; the rest is grey.
     """
     placed = (seen.fires > 0) & (seen.mean > 0)
-    hover = "<b>%{text}</b> #%{customdata}<br>fires in %{x:.2%} of pictures, mean %{y:.3g}<extra></extra>"
+    hover = "<b>%{text}</b> #%{customdata}<br>fires in %{x:.2~p} of pictures, mean %{y:.3g}<extra></extra>"
     figure = _scatter(seen, names, (seen.fires, seen.mean), placed, chosen, colour, hover)
-    figure.update_xaxes(type="log", title_text="Firing rate (share of indexed pictures)", tickformat=",.2~%")
-    figure.update_yaxes(type="log", title_text="Mean activation where it fires", dtick="D2")
+    steps = {"type": "log", "dtick": "D2"}
+    figure.update_xaxes(**steps, title_text="Firing rate (share of indexed pictures)", tickformat=".1~p")
+    figure.update_yaxes(**steps, title_text="Mean activation where it fires", tickformat="~g")
     return figure
 
 

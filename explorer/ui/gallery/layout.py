@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from explorer.ui import notices
 from explorer.ui.gallery.browsing import Browsing
 from explorer.ui.gallery.tiles import LOADING
 from explorer.ui.hub import EVERYWHERE, LATEST, QUICK, Hub, html
 
 EVENTS = (*EVERYWHERE, "alter", "star", "alike")
-BUILD = "python -m index build --images FOLDER --out stores/mine"
-SERVE = "python app.py --store stores/mine"
 
 
 class Gallery(NamedTuple):
@@ -59,7 +58,7 @@ def draw() -> Gallery:
 def wire(hub: Hub, parts: Gallery) -> None:
     """Tie every action to its handler."""
     if hub.session.store is None:
-        parts.tiles.value = no_store(hub.rules.trouble)
+        parts.tiles.value = no_store(notices.trouble(hub.session, hub.rules))
         parts.list_column.elem_classes = ["bare"]
         return
     browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
@@ -90,13 +89,15 @@ def refresh(hub: Hub, parts: Gallery, event: gr.events.Dependency) -> gr.events.
 
 
 def no_store(trouble: str) -> str:
-    """What the tab says without a store. trouble: why there is none."""
-    why = f'<p class="quiet">{escape(trouble)}</p>' if trouble else ""
+    """What the tab says without a store. trouble: why, and after its last colon what to run."""
+    why, colon, command = trouble.rpartition(": ")
+    run = f"<pre><code>{escape(command)}</code></pre>" if colon else ""
+    said = (why if colon else trouble).removesuffix("; build one with")
     return (
-        '<div class="none"><h2>There is no store of exemplars to browse</h2>'
-        "<p>The gallery shows what an index of pictures found for every neuron. "
-        "Build one from any folder of pictures, then serve the page with it:</p>"
-        f"<pre><code>{BUILD}\n{SERVE}</code></pre>"
-        "<p>For the embedded model, <code>make run</code> builds one from drawn scenes. "
-        f"Everything in the workspace that needs no store works meanwhile.</p>{why}</div>"
+        '<div class="none"><h2>There is nothing to browse yet</h2>'
+        "<p>The gallery shows what an index of pictures found for every neuron: "
+        f"{escape(said)}. Build one, then start the page again:</p>{run}"
+        "<p>For your own pictures put <code>--images FOLDER</code> in place of the scenes, another folder "
+        "after <code>--out</code>, and serve it with <code>python app.py --store FOLDER</code>. "
+        "Pictures, sliders and answers of the workspace work meanwhile.</p></div>"
     )
