@@ -5,6 +5,7 @@ let stroke = null; // the brush stroke being drawn
 let swept = null; // patches marked here that the server has not confirmed yet
 let soon = 0; // the timer of marks that are about to be sent
 
+const cannotHover = window.matchMedia('(hover: none)').matches;
 const cover = () => element.querySelector('.cover');
 const count = (area) => ({ rows: Number(area.dataset.rows), cols: Number(area.dataset.cols) });
 const keyOf = (cell) => `${cell.row},${cell.col}`;
@@ -48,7 +49,7 @@ function show(cell) {
   const tick = element.querySelector('.scale .bar i');
   tick?.toggleAttribute('data-on', false);
   if (!at) {
-    here.textContent = here.dataset.idle;
+    here.textContent = cannotHover && marked(area).size ? '' : here.dataset.idle; // no Shift, no Alt there
     return;
   }
   cursor.style.setProperty('--row', at.row);

@@ -12,6 +12,12 @@ EVENTS = (*EVERYWHERE, "back", "pool", "best", "mend", "halt")
 """What buttons in the cards ask for."""
 
 
+FIRST = (
+    '<header class="heading"><h2>Whole picture</h2><span class="ways"></span>'
+    '<p class="quiet">Looking for the neurons that fire …</p></header>'
+)
+
+
 class Neurons(NamedTuple):
     """The components of the column."""
 
@@ -27,7 +33,7 @@ def draw() -> Neurons:
             label="Find neurons for", placeholder="fork and knife", max_lines=1, container=False, scale=3
         )
         find = gr.Button("Find", size="sm", scale=0, min_width=64)
-    return Neurons(concept, find, html("cards", script="buttons.js", events=EVENTS))
+    return Neurons(concept, find, html("cards", FIRST, script="buttons.js", events=EVENTS))
 
 
 def wire(hub: Hub, parts: Neurons) -> None:

@@ -30,10 +30,11 @@ def draw() -> Picture:
 def wire(hub: Hub, parts: Picture) -> None:
     """Open pictures, mark patches."""
     s = hub.states
+    waits = {**LATEST, "show_progress": "minimal", "show_progress_on": parts.stage}
     for event in (
         hub.page.load(hub.opening.start, None, hub.opened, **QUIET),
-        parts.shelf.example(hub.opening.open_example, s.visit, hub.opened, **LATEST),
-        parts.upload.upload(hub.opening.open_upload, [s.visit, parts.upload], hub.opened, **LATEST),
+        parts.shelf.example(hub.opening.open_example, s.visit, hub.opened, **waits),
+        parts.upload.upload(hub.opening.open_upload, [s.visit, parts.upload], hub.opened, **waits),
     ):
         hub.then_settle(event)
     parts.stage.patches(hub.looking.pick_patches, [s.visit, s.focus], hub.shown, **QUICK)
