@@ -94,9 +94,10 @@ def above(known: Explained, named: Named, context: str, stopped: bool) -> str:
     if known.asked.instead is not None:
         lead = "ahead of" if known.score >= 0 else "behind"
         said += f"; {amount(known.score)} nats {lead} “{escape(known.asked.instead)}”"
+    said += "" if said.endswith(".”") else "."
     more = f" {escape(context)}" if context else ""
     return (
-        f'<section class="why" aria-label="Repairs"><p class="quiet">{said}.{more}</p>'
+        f'<section class="why" aria-label="Repairs"><p class="quiet">{said}{more}</p>'
         f'<div class="why-head"><h3>Repairs</h3>{_progress(known, stopped)}</div>'
         f'<ol class="repairs" tabindex="0" aria-label="Edits that take the word out">'
         f"{_repairs(known, named, stopped)}</ol></section>"
