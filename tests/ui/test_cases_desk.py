@@ -203,8 +203,8 @@ def test_a_kept_case_is_listed_linked_opened_and_removed(desk: Desk, workspace: 
     assert how.parse(desk.linked_settings(address(case=id))) == FORK.settings
     with pytest.raises(gr.Error, match="did not keep"):
         desk.remove([], mine, (), event(id=id))
-    left, none, empty = desk.remove(keys, mine, (), event(id=id))
-    assert (left, none, empty, desk.folder.ids()) == ([], (), "", [])
+    assert desk.remove(keys, mine, (), event(id=id)) == ([], (), "", "")
+    assert desk.folder.ids() == []
 
 
 def test_links_to_stories_and_to_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,8 +221,8 @@ class Desk:
     @plainly
     def remove(
         self, kept: object, mine: tuple[Drawn, ...], verdicts: Verdicts, event: gr.EventData
-    ) -> tuple[list, tuple[Drawn, ...], str]:
-        """Remove a case of this browser's from the server."""
+    ) -> tuple[list, tuple[Drawn, ...], str, str]:
+        """Remove a case of this browser's from the server, and any link from the page."""
         id = sent(event, "id")
         key = next((key for key in _keys(kept) if id_of(key) == id), None)
         if key is None:
@@ -230,7 +230,7 @@ class Desk:
         self.folder.remove(key)
         entries = tuple(one for one in mine if one.id != id)
         keys = [other for other in _keys(kept) if other != key]
-        return keys, entries, cards.own_list(entries, dict(verdicts), frozenset())
+        return keys, entries, cards.own_list(entries, dict(verdicts), frozenset()), ""
 
     def _drawn(self, id: str, case: Case, mine: bool = False) -> Drawn:
         return cards.drawn(id, case, foreign(self.session, case), mine)

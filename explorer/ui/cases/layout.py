@@ -89,7 +89,7 @@ def wire(hub: Hub, parts: Cases) -> None:
         part.case_file(desk.case_file, None, parts.download, **LATEST)
         part.case_script(desk.case_script, None, parts.download, **LATEST)
     parts.shipped.case_all(desk.replay_shipped, own[1:], lists, **replays)
-    parts.own.case_remove(desk.remove, own, [parts.keys, parts.mine, parts.own], **QUICK)
+    parts.own.case_remove(desk.remove, own, [parts.keys, parts.mine, parts.own, parts.link], **QUICK)
     stands = [s.visit, s.said, s.told, hub.bench, hub.settings]
     hub.tabs.change(desk.preview, stands, [parts.preview, parts.title], **QUICK)
     saved = [*stands, parts.title, parts.notes]
