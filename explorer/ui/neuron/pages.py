@@ -1,6 +1,7 @@
 """A neuron's own page: opening it, what it shows, its picture enlarged. One method per action.
 
 Keeps nothing of a visitor: which neuron is open is in the visitor's own state, as a whole number or None.
+The pictures of neurons that were opened lately are kept, as they are the same for everybody.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
@@ -38,6 +40,7 @@ LONGEST_NUMBER = 12
 """Digits of a neuron's number in a link."""
 
 NEAR_STRIP = 3
+_KEPT_PICTURES = 256
 TILE = 96
 
 
@@ -59,6 +62,7 @@ class Pages:
         self.session, self.rules = looking.session, rules
         self._looking = looking
         self._strips: Strips = looking.strips
+        self._pictures = lru_cache(maxsize=_KEPT_PICTURES)(self._draw_pictures)
 
     # Opening and leaving
 
@@ -148,15 +152,12 @@ class Pages:
 
     def _sheet(self, neuron: int) -> str:
         session = self.session
-        strong, weaker = session.exemplars(neuron), session.interval_exemplars(neuron)
-        peak = sheet.loudest(strong or weaker)
         partners, similar = session.partners(neuron), session.similar(neuron, NEAR)
         together = {one.neuron: f"on {percent(one.together)} of its patches" for one in partners[:NEAR]}
         alike = {one.neuron: f"cosine {numbers.short(one.value)}" for one in similar}
         names = names_of(self.session, [*together, *alike])
         body = (
-            sheet.exemplars(strong, peak)
-            + sheet.intervals(weaker, peak)
+            self._pictures(neuron)
             + sheet.pair(
                 sheet.labels(session.labels(neuron), session.summary(neuron).label),
                 sheet.words(session.words(neuron)),
@@ -175,6 +176,11 @@ class Pages:
             )
         )
         return f'<div class="sheets">{body}</div>'
+
+    def _draw_pictures(self, neuron: int) -> str:
+        strong, weaker = self.session.exemplars(neuron), self.session.interval_exemplars(neuron)
+        peak = sheet.loudest(strong or weaker)
+        return sheet.exemplars(strong, peak) + sheet.intervals(weaker, peak)
 
     def _near(self, found: dict[int, str], names: dict[int, str]) -> list[sheet.Near]:
         return [
