@@ -5,7 +5,7 @@ Numbers are compared in memory: for 65,536 neurons a page takes about a millisec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,8 +21,8 @@ _RANGES = ("fires", "peak", "precision", "monosemanticity")
 def page(
     columns: Columns,
     wanted: Wanted,
-    matching: Callable[[str], Iterable[int]],
-    listed: Callable[[str], Iterable[int]],
+    matching: Callable[[str], np.ndarray],
+    listed: Callable[[str], Sequence[int]],
     own_names: Callable[[], Mapping[int, str]],
     offset: int,
     count: int,
@@ -52,7 +52,8 @@ def _passing(columns: Columns, wanted: Wanted) -> np.ndarray:
     if wanted.classes:
         if unknown := [name for name in wanted.classes if name not in CLASSES]:
             raise StoreError(f"there is no class {unknown[0]!r} of neurons; use {', '.join(CLASSES)}")
-        passing &= np.isin(columns.class_of, [CLASSES.index(name) for name in wanted.classes])
+        chosen = np.array([name in wanted.classes for name in CLASSES])
+        passing &= chosen[columns.class_of]
     if wanted.label:
         passing &= overview.labels == wanted.label
     for name in _RANGES:
@@ -71,10 +72,10 @@ def _there(columns: Columns, neurons: Iterable[int]) -> list[int]:
     return found
 
 
-def _marks(columns: Columns, neurons: Iterable[int]) -> np.ndarray:
+def _marks(columns: Columns, neurons: Sequence[int] | np.ndarray) -> np.ndarray:
     """True at these neurons, [F] bool; people's lists and notes may name neurons that are not there."""
     marks = np.zeros(len(columns), dtype=bool)
-    places = np.fromiter(neurons, dtype=np.int64)
+    places = np.asarray(neurons, dtype=np.int64)
     marks[places[(places >= 0) & (places < len(columns))]] = True
     return marks
 
