@@ -124,8 +124,9 @@ function entry(preset, mine) {
 }
 
 function meaning(bench) {
-  const moved = JSON.parse(bench || '[]').length;
-  return moved === 1 ? '1 neuron and the settings' : `${moved} neurons and the settings`;
+  const count = JSON.parse(bench || '[]').length;
+  if (!count) return 'An empty bench and its settings.';
+  return count === 1 ? 'One neuron and the settings.' : `${count} neurons and the settings.`;
 }
 
 function list() {
