@@ -148,8 +148,8 @@ def test_files_that_are_no_cases_change_nothing(visit: Visit, tmp_path: Path) ->
             {**spoilt, "picture": {"type": "image/png", "data": "AAAA"}}
         ).encode(),
     }
-    for words, data in refusals.items():
-        bad = tmp_path / "bad.case.json"
+    for i, (words, data) in enumerate(refusals.items()):
+        bad = tmp_path / f"bad{i}.case.json"  # a file of the same name is no change to the browser
         bad.write_bytes(data)
         upload(page, bad)
         expect(page.locator(".toast-body").first).to_contain_text(words)
