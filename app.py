@@ -160,8 +160,15 @@ def stay_home(embedded: bool) -> None:
 def build_store() -> None:
     """Index drawn scenes for the embedded set, in a process of its own; replaces a store of an old format.
 
-    Raises ExplorerError.
+    A store of the format before this one is brought up to date in seconds. Raises ExplorerError.
     """
+    from explorer.store import is_upgradable
+
+    if is_upgradable(ROOT / STORE):
+        print(f"The format of {STORE} is old: bringing it up to date", file=sys.stderr)
+        upgrade = [sys.executable, "-m", "index", "upgrade", str(STORE)]
+        if subprocess.run(upgrade, cwd=ROOT, check=False).returncode == 0:
+            return
     command = [sys.executable, "-m", "index", "build", "--scenes", str(SCENES), "--out", str(STORE)]
     why = "Its format is old" if (ROOT / STORE).exists() else "First start"
     print(f"{why}: indexing {SCENES} drawn scenes into {STORE}", file=sys.stderr)

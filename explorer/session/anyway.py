@@ -12,7 +12,7 @@ from typing import NamedTuple
 from explorer.errors import StoreError
 from explorer.sae import load_sae
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE, EMBEDDED_STORE, Session
-from explorer.store import Store
+from explorer.store import Store, is_upgradable
 from explorer.vlm import open_lvlm
 
 WITH = "build one with: "
@@ -41,14 +41,14 @@ def open_anyway(
     opened_sae = opened_sae.to(device)
     wanted = EMBEDDED_STORE if store is None and embedded and EMBEDDED_STORE.exists() else store
     if wanted is None:
-        out, why = (
-            (EMBEDDED_STORE if embedded else Path("stores/mine")),
-            "this session has no store of exemplars",
-        )
-        return Opened(Session(lvlm, opened_sae), f"{why}; {WITH}{_build(model, sae, out, embedded)}")
+        command = _build(model, sae, EMBEDDED_STORE if embedded else Path("stores/mine"), embedded)
+        return Opened(Session(lvlm, opened_sae), f"this session has no store of exemplars; {WITH}{command}")
     try:
         found = Store.open(wanted)
     except StoreError as error:
+        if is_upgradable(Path(wanted)):
+            command = f"python -m index upgrade {_short(Path(wanted))}"
+            return Opened(Session(lvlm, opened_sae), f"{_why(error)}; bring it up to date with: {command}")
         out = Path(f"{wanted}-new") if Path(wanted).is_file() else Path(wanted)
         drawn = embedded and "--images" not in str(error)
         return Opened(Session(lvlm, opened_sae), f"{_why(error)}; {WITH}{_build(model, sae, out, drawn)}")
@@ -65,18 +65,18 @@ def _build(model: str | Path | None, sae: str | Path | None, out: Path, drawn: b
     given = [("--model", model), ("--sae", sae)]
     parts = [f"{name} {shlex.quote(str(value))}" for name, value in given if value is not None]
     pictures = "--scenes 4000" if drawn else "--images FOLDER"
-    return " ".join(["python -m index build", *parts, pictures, "--out", shlex.quote(_short(out))])
+    return " ".join(["python -m index build", *parts, pictures, "--out", _short(out)])
 
 
 def _short(path: Path) -> str:
-    """The path from where the command is run, as far as it lies below."""
-    absolute = path.absolute()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
+    """The path for a command: from where it is run, as far as it lies below."""
+    absolute, here = path.absolute(), Path.cwd()
+    return shlex.quote(str(absolute.relative_to(here) if absolute.is_relative_to(here) else path))
 
 
 def _why(error: StoreError) -> str:
     """What is wrong, without the advice: that is for any session, and this one knows its own names."""
     why = str(error)
-    for advice in ("; build", "; a store is", ". Build"):
+    for advice in ("; build", "; bring", "; a store is", ". Build"):
         why = why.partition(advice)[0]
     return why

@@ -24,7 +24,7 @@ def no_store(session: Session, rules: Rules) -> str:
     why, colon, command = trouble(session, rules).rpartition(": ")
     if not colon:
         return ""
-    said = why.removesuffix("; build one with")
+    said = why.rpartition("; ")[0] or why
     return (
         f'<div class="notice store" role="status"><p>{NOTHING_KNOWN} {escape(said)}. {MEANWHILE}</p>'
         f'<p class="command"><code id="build-command">{escape(command)}</code>'

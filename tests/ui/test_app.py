@@ -14,7 +14,7 @@ import pytest
 import app
 from explorer.errors import ExplorerError
 from explorer.session import anyway
-from explorer.store.manifest import FORMAT
+from explorer.store.manifest import FORMAT, UPGRADABLE
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,6 +108,24 @@ def test_a_missing_model_is_one_clear_line(tmp_path: Path, capsys: pytest.Captur
     ]
     assert app.main(argv) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_an_embedded_store_of_the_format_before_is_upgraded_or_else_built(
+    works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        commands.append(command[2:4])
+        return subprocess.CompletedProcess(command, 0 if works or "build" in command else 1)
+
+    (tmp_path / app.STORE).mkdir(parents=True)
+    (tmp_path / app.STORE / "manifest.json").write_text(json.dumps({"format": UPGRADABLE}))
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app.subprocess, "run", run)
+    app.build_store()
+    assert commands == [["index", "upgrade"], *([] if works else [["index", "build"]])]
 
 
 @pytest.mark.parametrize(

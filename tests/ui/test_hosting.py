@@ -37,7 +37,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "people.txt").write_text("# visitors\nbob:other:word\n")
     arguments = [
         *("--store", str(folder / "none"), "--auth", "ann:secret", "--auth-file", str(folder / "people.txt")),
-        *("--root-path", "/neurons", "--read-only", "--max-upload", "100KB", "--visitors", "40"),
+        *(
+            "--root-path",
+            "/neurons",
+            "--read-only",
+            "--max-upload",
+            "100KB",
+            "--visitors",
+            "40",
+            "--queue",
+            "6",
+        ),
     ]
     with served(folder, *arguments) as running:
         yield running
@@ -198,6 +208,15 @@ def raw_call(visitor: Visitor, target: str, data: list, session: str, event: dic
 def test_a_forged_event_of_a_stranger_shows_no_picture_of_anybody(ann: Visitor) -> None:
     said = raw_call(ann, "cards.pick", [None, None], uuid.uuid4().hex, {"neuron": 3})
     assert "No picture is open" in said
+
+
+def test_a_full_queue_is_said(page: Served) -> None:
+    client = Client(page.address, auth=("ann", "secret"), verbose=False)
+    jobs = [client.submit("phantom-fork", "fork and knife", "", 20, api_name="/why") for _ in range(24)]
+    ends = [job.exception() for job in jobs]
+    assert any(end is None for end in ends), "those in the queue are answered"
+    refused = {str(end) for end in ends if end is not None}
+    assert refused == {"Queue is full! Please try again."}
 
 
 def test_who_leaves_is_counted_out(page: Served, ann: Visitor) -> None:

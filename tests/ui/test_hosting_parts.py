@@ -20,6 +20,7 @@ from explorer.sae import SAE
 from explorer.sae.model import ActivationRule
 from explorer.session import anyway
 from explorer.session.machine import Memory, device_of, memory
+from explorer.store.manifest import UPGRADABLE
 from explorer.ui import gate, health, notices, serving
 from explorer.ui.hub import Rules
 from explorer.ui.plain import NO_MEMORY, WRONG, guard, plainly
@@ -150,6 +151,11 @@ def test_a_session_opens_whatever_the_store_is(set_of_files: tuple[Path, Path], 
     (other / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
     session, trouble = anyway.open_anyway(model, sae, other)
     assert "has format 1" in trouble and commanded(trouble) == f"{own} '{other}'"
+
+    (other / "manifest.json").write_text(json.dumps({**manifest, "format": UPGRADABLE}))
+    session, trouble = anyway.open_anyway(model, sae, other)
+    assert session.store is None
+    assert trouble.endswith(f"; bring it up to date with: python -m index upgrade '{other}'")
 
     (other / "manifest.json").write_text(json.dumps(manifest))
     (other / "index.sqlite").write_bytes(b"cut short")
