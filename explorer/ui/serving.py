@@ -82,6 +82,7 @@ def wire(hub: Hub) -> None:
         visit = session.state_data.get(hub.states.visit._id)
         if isinstance(visit, Visit):
             visit.turn.stop()
+            visit.study.stop()
         timer = threading.Timer(RETURN, forget, (hub.page, key, time.time()))
         timer.daemon = True
         timer.start()

@@ -89,10 +89,16 @@ class Study(Turn):
     """The one analysis in the making for a visitor; a newer one, or another picture, stops it.
 
     focus: what the cards were last told to show, so that a long analysis that fills them sees where the
-    person went meanwhile.
+    person went meanwhile; left: another picture is open.
     """
 
     focus: Focus | None = None
+    left: bool = False
+
+    def leave(self) -> None:
+        """Another picture is open: stop, and show nothing of this one any more."""
+        self.left = True
+        self.stop()
 
 
 @dataclass(frozen=True, eq=False)

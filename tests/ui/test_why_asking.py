@@ -177,3 +177,16 @@ def test_a_neuron_that_was_chosen_meanwhile_stays_chosen(asking: Asking, visit: 
     later = next(growing)
     assert later.focus.neuron == neuron and not isinstance(later.stage, str)
     growing.close()
+
+
+def test_another_picture_ends_it(asking: Asking, visit: Visit, said: Said) -> None:
+    growing = asking.why_said(visit, said, "", event(at=said.text.index("cake")))
+    next(growing)
+    visit.study.leave()
+    assert not any(isinstance(one.cards, str) for one in growing)
+
+
+def test_a_card_moves_its_neuron_that_is_on_the_bench_already(asking: Asking, visit: Visit) -> None:
+    before = rows.dump([rows.Row(5, "five", 0.5, 4.0), rows.Row(2, "two", 0.5, 3.0)])
+    put = asking.steering.put(visit, None, before, event(neuron=5, alpha=-10))
+    assert [(row.neuron, row.value) for row in rows.parse(put, visit.view)] == [(5, -10.0), (2, 3.0)]

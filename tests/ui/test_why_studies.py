@@ -250,3 +250,15 @@ def test_stretches_are_runs_of_one_caption() -> None:
         figures.Stretch(-1, 0, "a", True, True),
         figures.Stretch(2, 2, "b", False, False),
     ]
+
+
+def test_nothing_of_a_former_picture_is_shown(panel: Studies, visit: Visit, said: Said) -> None:
+    streams = [
+        panel.sweep_alpha(visit, said, "3", "cake", -40, 40, 80, studies.ALL, ""),
+        panel.map_words(visit, said, None, studies.UNTOUCHED, ""),
+    ]
+    for stream in streams:
+        visit.study.left = False
+        next(stream)
+        visit.study.leave()
+        assert list(stream) == []

@@ -112,9 +112,9 @@ class Asking:
                 yield self._show(
                     visit, mine, telling.listing(known, self.looking.strips.title, spoken.context)
                 )
-                if visit.study.focus is None or visit.study.focus.listing not in mine:
+                if not self._looked_at(visit, mine):
                     cancel.set()
-            if known is not None and not known.complete and visit.study.focus.listing in mine:
+            if known is not None and not known.complete:
                 last = telling.listing(known, self.looking.strips.title, spoken.context, stopped=True)
                 yield self._show(visit, mine, last)
         finally:
@@ -125,14 +125,18 @@ class Asking:
 
         mine: the lists of this analysis so far.
         """
-        now = visit.study.focus
-        if mine and (now is None or now.listing not in mine):
+        now, first = visit.study.focus, not mine
+        if visit.study.left or not (first or self._looked_at(visit, mine)):
             return Shown(*(gr.skip() for _ in Shown._fields))
-        first = not mine
         mine.append(new)
         focus = Focus("given", listing=new) if first or now is None else replace(now, listing=new)
         shown = self.looking.show(visit, focus)
         return shown if first else shown._replace(stage=gr.skip(), bench=gr.skip())
+
+    def _looked_at(self, visit: Visit, mine: list[Listing]) -> bool:
+        """Whether the cards still show this analysis."""
+        focus = visit.study.focus
+        return not visit.study.left and focus is not None and focus.listing in mine
 
     def halt(self, visit: Visit | None) -> None:
         """Enough: what is found so far stays."""

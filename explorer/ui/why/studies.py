@@ -86,6 +86,8 @@ class Studies:
         work = running(lambda hears: word_map(spoken.session, view, progress=hears, **known), cancel)
         with closing(work):
             for one in work:
+                if visit.study.left:
+                    return
                 if isinstance(one, Finished):
                     cut = "Stopped: the neurons measured so far. " if cancel.is_set() else ""
                     title = f"{cut}{visit.title}: “{spoken.text}” {spoken.context}"
@@ -193,6 +195,8 @@ class Studies:
         work = running(lambda hears: sweep(progress=hears), cancel)
         with closing(work):
             for one in work:
+                if visit.study.left:
+                    return
                 if isinstance(one, Finished):
                     found, name = one.result, self.asking.looking.strips.title(chosen)
                     cut = "" if found.complete else "Stopped: what was found so far. "
@@ -225,6 +229,8 @@ class Studies:
             if cancel.is_set():
                 break
             parts.append(noise_sweep(self.session, view, (step,), seeds, **more))
+        if visit.study.left:
+            return
         cut = "" if len(parts) == len(STEPS) else f"Stopped after {len(parts)} of {len(STEPS)} steps. "
         facts = f"{DRAWS} draws of noise from seed {seeds[0]}; CNS with strength {asked.strength:g}."
         yield (status(f"{cut}{visit.title}: {facts}"), *_noise_shown(parts, said.text))

@@ -95,7 +95,7 @@ class Opening:
         """
         if former:
             former.turn.stop()
-            former.study.stop()
+            former.study.leave()
         asked = prompt or self.session.lvlm.default_prompt
         shown: Shown = self.looking.show(fresh, Focus())
         return Opened(

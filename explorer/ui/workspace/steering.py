@@ -56,10 +56,11 @@ class Steering:
         neuron = checks.whole(sent(event, "neuron"), "neuron", view.n_neurons)
         sought = self._sought(focus, 1)
         row = self.row(view, neuron, sought[0].concept if sought else "")
-        alpha = sent(event, "alpha")
+        on_it, alpha = rows.parse(bench, view), sent(event, "alpha")
         if alpha is not None:
             row = replace(row, value=checks.finite(alpha, "the value"))
-        return rows.dump(rows.add(rows.parse(bench, view), row))
+            on_it = [row if other.neuron == neuron else other for other in on_it]
+        return rows.dump(rows.add(on_it, row))
 
     @plainly
     def put_best(self, visit: Visit | None, focus: Focus | None, bench: str) -> str:
