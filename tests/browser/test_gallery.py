@@ -109,6 +109,10 @@ def test_search_and_what_to_loosen(visit: Visit, shoot: Shoot) -> None:
     expect(page.locator("#gallery-head .chip")).to_have_text([re.compile("like your picture")])
     expect(page.get_by_label("Sort by")).to_have_value("given")
     tiles.first.wait_for()
+    like = tiles.nth(1).get_attribute("data-neuron") or ""
+    tiles.nth(1).get_by_role("button", name="Similar").click()
+    expect(page.locator("#gallery-head .chip")).to_have_text([re.compile(f"similar to neuron {like}")])
+    expect(tiles.first).to_have_attribute("data-neuron", like)
     page.get_by_role("button", name="Marked patches").click()
     expect(page.locator(".toast-body").first).to_contain_text("No patch is marked")
     page.locator(".toast-close").first.click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 
@@ -12,8 +13,9 @@ from explorer.ui import notices
 from explorer.ui.gallery.browsing import Browsing
 from explorer.ui.gallery.tiles import LOADING
 from explorer.ui.hub import EVERYWHERE, LATEST, QUICK, Hub, html
+from explorer.ui.workspace.looking import Looking
 
-EVENTS = (*EVERYWHERE, "alter", "star", "alike")
+EVENTS = (*EVERYWHERE, "alter", "star", "alike", "similar")
 
 
 class Gallery(NamedTuple):
@@ -61,7 +63,7 @@ def wire(hub: Hub, parts: Gallery) -> None:
         parts.tiles.value = no_store(notices.trouble(hub.session, hub.rules))
         parts.list_column.elem_classes = ["bare"]
         return
-    browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
+    browsing = _browsing(hub)
     s, held, shown = hub.states, parts.filters, parts.shown
     held.ready(browsing.ready, held, shown, **LATEST)
     held.input(browsing.filtered, held, shown, **LATEST)
@@ -70,6 +72,18 @@ def wire(hub: Hub, parts: Gallery) -> None:
     for part in (held, parts.head, parts.tiles):
         part.alter(browsing.alter, held, shown, **LATEST)
         part.star(browsing.star, held, shown, **LATEST)
+    show_similar(hub, parts, parts.tiles.similar)
+
+
+_OF_PAGES: WeakKeyDictionary[Looking, Browsing] = WeakKeyDictionary()
+"""The one `Browsing` of each page that is served, so that its charts are kept once."""
+
+
+def _browsing(hub: Hub) -> Browsing:
+    """The actions of this page's gallery."""
+    if hub.looking not in _OF_PAGES:
+        _OF_PAGES[hub.looking] = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
+    return _OF_PAGES[hub.looking]
 
 
 def show_similar(hub: Hub, parts: Gallery, listener: Callable[..., Any]) -> gr.events.Dependency:
@@ -78,14 +92,12 @@ def show_similar(hub: Hub, parts: Gallery, listener: Callable[..., Any]) -> gr.e
     listener: the event of some part, as in `show_similar(hub, shown, one.card.similar)`. Chain to the
     result whatever brings the list into sight.
     """
-    browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
-    return listener(browsing.similar, parts.filters, parts.shown, **LATEST)
+    return listener(_browsing(hub).similar, parts.filters, parts.shown, **LATEST)
 
 
 def refresh(hub: Hub, parts: Gallery, event: gr.events.Dependency) -> gr.events.Dependency:
     """Once an event has succeeded, draw the list anew: names, favourites and lists may have changed."""
-    browsing = Browsing(hub.session, hub.looking.strips, hub.rules.read_only)
-    return event.success(browsing.ready, parts.filters, parts.shown, **LATEST)
+    return event.success(_browsing(hub).ready, parts.filters, parts.shown, **LATEST)
 
 
 def no_store(trouble: str) -> str:

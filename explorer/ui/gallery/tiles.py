@@ -66,6 +66,8 @@ def tile(neuron: int, summary: NeuronSummary, own: str, strip: str, starred: boo
         f'<li class="tile" data-neuron="{neuron}"><header>'
         f'<button type="button" class="open" {does("page", neuron=neuron)} '
         f'aria-label="Open the page of {said}"><span class="name">{name}</span>{shown}</button>'
+        f'<button type="button" class="alike" {does("similar", neuron=neuron)} '
+        f'title="List the neurons with the nearest directions" aria-label="Similar to {said}">Similar</button>'
         f"{'' if starred is None else star(neuron, said, starred)}</header>"
         f'<div class="strip" {does("page", neuron=neuron)}>{strip}</div>'
         f"{statistics(summary)}"
