@@ -26,6 +26,7 @@ from explorer.cases.shipped import load_shipped
 from explorer.sae import load_sae
 from explorer.session import Session
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
+from explorer.ui import page
 from explorer.ui.cases import cards
 from explorer.ui.cases.desk import Desk
 from explorer.ui.hub import Rules
@@ -232,6 +233,17 @@ def test_a_read_only_page_keeps_nothing(
         desk.keep([], (), (), *workspace)
     assert not (tmp_path / "kept").exists()
     assert read(saved(desk.save_file(*workspace))[1]).title == "My fork"
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_keeping_is_offered_where_it_is_allowed(session: Session, read_only: bool) -> None:
+    config = page.build(session, Rules(read_only=read_only)).get_config_file()
+    shown = {
+        one["props"].get("value"): one["props"].get("visible")
+        for one in config["components"]
+        if one["type"] == "button"
+    }
+    assert shown["Keep on this server"] is not read_only and shown["Download as file"]
 
 
 def test_an_uploaded_case_opens_and_is_not_kept(desk: Desk, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ SAVING = "<h2>Save what is on the workspace</h2>"
 OPENING = (
     '<h2>Open a case file</h2><p class="quiet">Its picture, question, bench and settings come with it.</p>'
 )
-REPLAYS = 2
-"""Replays that run at once, of all visitors."""
+REPLAYS = 1
+"""Replays that run at once: the next one starts from what the former one found out."""
 
 
 class Cases(NamedTuple):
