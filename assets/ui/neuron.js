@@ -86,7 +86,9 @@ function moved(now) {
 }
 document.addEventListener('click', (event) => {
   const opener = event.target.closest?.('#gallery-list [data-do=page]');
-  if (opener && element.isConnected) place = { top: window.scrollY, opener };
+  if (!opener || !element.isConnected) return;
+  const button = opener.matches('button') ? opener : opener.closest('li')?.querySelector('button[data-do=page]');
+  place = { top: window.scrollY, opener: button ?? null };
 }, true);
 
 // The link to this page: copied, or shown to be copied by hand where the browser forbids it.

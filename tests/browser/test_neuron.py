@@ -134,13 +134,35 @@ def test_links_lead_to_a_page_or_to_the_gallery(visit: Visit, shoot: Shoot) -> N
     link = page.locator("#neuron-head .copy").get_attribute("data-copy") or ""
     assert link == f"?neuron={neuron}"
     home = page.url.partition("?")[0]
-    page.goto(home + link)
-    expect(page.locator("#neuron-head .ways")).to_have_attribute("data-neuron", neuron)
-    expect(page.locator("#neuron-here")).to_contain_text("Strongest at row")
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing runs over the edge"
-    shoot(page, "neuron-phone")
-    page.goto(f"{home}?neuron=<b>65")
-    expect(page.locator(".toast-body")).to_contain_text("does not exist")
+    linked = page.context.new_page()
+    linked.goto(home + link)
+    expect(linked.locator("#neuron-head .ways")).to_have_attribute("data-neuron", neuron)
+    expect(linked.locator("#neuron-here")).to_contain_text("Strongest at row")
+    linked.set_viewport_size({"width": 390, "height": 844})
+    assert linked.evaluate("document.documentElement.scrollWidth") <= 390, "nothing runs over the edge"
+    shoot(linked, "neuron-phone")
+    nowhere = page.context.new_page()
+    nowhere.goto(f"{home}?neuron=<b>65")
+    expect(nowhere.locator(".toast-body")).to_contain_text("does not exist")
+    expect(nowhere.locator("#gallery-list")).to_be_visible()
+    expect(nowhere.locator("#neuron-page")).to_be_hidden()
+
+
+def test_the_gallery_is_as_one_left_it(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Gallery").click()
+    pager = page.locator("#gallery-list .pager input").first
+    pager.fill("3")
+    pager.press("Enter")
+    opener = page.locator("#gallery-tiles [data-do=page]").last
+    expect(page.locator("#gallery-tiles .tile").first).to_have_attribute("data-neuron", "48")
+    opener.scroll_into_view_if_needed()
+    wanted = json.loads(opener.get_attribute("data-with") or "{}")["neuron"]
+    opener.click()
+    expect(page.locator("#neuron-head .ways")).to_have_attribute("data-neuron", str(wanted))
+    assert page.evaluate("window.scrollY") == 0
+    page.get_by_role("button", name="Back to the gallery").click()
     expect(page.locator("#gallery-list")).to_be_visible()
-    expect(page.locator("#neuron-page")).to_be_hidden()
+    page.wait_for_function("window.scrollY > 0")
+    expect(page.locator("#gallery-tiles .tile").first).to_have_attribute("data-neuron", "48")
+    page.wait_for_function("document.activeElement.closest('#gallery-tiles') !== null")
