@@ -108,5 +108,10 @@ def launch(page: gr.Blocks, longest: int, visitors: int, **more: Any) -> None:
         max_file_size=longest,
         state_session_capacity=visitors,
         app_kwargs={"middleware": [Middleware(Gate, longest=longest)]},
+        prevent_thread_lock=True,
         **more,
     )
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)
