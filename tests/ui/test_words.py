@@ -23,7 +23,7 @@ def asked(html: str) -> list[tuple[int, str]]:
     return [(json.loads(unescape(data))["at"], unescape(word)) for data, word in found]
 
 
-def bare(before: str, after: str, finished: bool = True):  # noqa: ANN201
+def bare(before: str, after: str, finished: bool = True):
     return mark(before, after, finished, buttons=False)
 
 
