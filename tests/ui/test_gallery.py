@@ -21,6 +21,7 @@ from explorer.ui.gallery import layout
 from explorer.ui.gallery.browsing import Browsing, Shown
 from explorer.ui.gallery.latency import Shelved, measured
 from explorer.ui.gallery.query import PER_PAGE
+from explorer.ui.gallery.tiles import size
 from explorer.ui.visit import Focus, Visit
 from tests.ui.fake_session import make_view
 
@@ -318,6 +319,11 @@ def test_markup_in_a_query_is_escaped(browsing: Browsing) -> None:
 def test_without_a_store_the_tab_says_what_to_run(trouble: str, command: str) -> None:
     words = layout.no_store(trouble)
     assert f"<code>{command}</code>" in words and "<x>" not in words
+
+
+@pytest.mark.parametrize(("value", "shown"), [(12.34, "12.3"), (0.0423, "0.042"), (0.0, "0")])
+def test_small_activations_keep_their_digits(value: float, shown: str) -> None:
+    assert size(value) == shown
 
 
 def test_latency_is_measured_through_the_same_handler(folder: Path) -> None:

@@ -29,12 +29,17 @@ def number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def size(value: float) -> str:
+    """An activation in few digits, however small."""
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
 def statistics(summary: NeuronSummary) -> str:
     """The four numbers of a tile as a definition list."""
     sure = percent(summary.precision) if summary.label else "–"
     facts = (
         ("fires", percent(summary.fires), "Share of the indexed pictures in which it fires"),
-        ("peak", number(summary.peak, 1), "Strongest activation over all indexed pictures"),
+        ("peak", size(summary.peak), "Strongest activation over all indexed pictures"),
         ("precision", sure, "Share of its exemplars that show its label"),
         ("monosem.", number(summary.monosemanticity), "Monosemanticity: how alike its pictures are, -1 to 1"),
     )
@@ -67,7 +72,8 @@ def tile(neuron: int, summary: NeuronSummary, own: str, strip: str, starred: boo
         f'<button type="button" class="open" {does("page", neuron=neuron)} '
         f'aria-label="Open the page of {said}"><span class="name">{name}</span>{shown}</button>'
         f'<button type="button" class="alike" {does("similar", neuron=neuron)} '
-        f'title="List the neurons with the nearest directions" aria-label="Similar to {said}">Similar</button>'
+        f'title="List the neurons with the nearest directions" '
+        f'aria-label="Similar to {said}">Similar</button>'
         f"{'' if starred is None else star(neuron, said, starred)}</header>"
         f'<div class="strip" {does("page", neuron=neuron)}>{strip}</div>'
         f"{statistics(summary)}"
