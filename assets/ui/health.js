@@ -6,3 +6,6 @@ element.addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && open) { details().open = false; details().querySelector('summary').focus(); }
 });
 watch('value', () => { const fresh = details(); if (fresh && open) fresh.open = true; });
+document.addEventListener('click', (event) => {
+  if (open && !element.contains(event.target)) details().open = false;
+});
