@@ -17,7 +17,7 @@ LONGEST_CONCEPT = 80
 def whole(value: object, name: str, below: int) -> int:
     """A whole number from 0 up to, and without, `below`."""
     number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else value
-    if not math.isfinite(number) or number != int(number) or not 0 <= number < below:
+    if not 0 <= number < below or number != int(number):
         raise ExplorerError(f"{name} {_quote(value)} does not exist; use a number from 0 to {below - 1}")
     return int(number)
 

@@ -19,11 +19,11 @@ from explorer.cases import checks, rows, settings
 from explorer.errors import ExplorerError
 from explorer.records import Found
 from explorer.session import Session, View
+from explorer.ui.exemplars import Strips
 from explorer.ui.plain import plainly
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Focus, Said, Told, Visit
 from explorer.ui.workspace import panels
-from explorer.ui.workspace.cards import Strips
 from explorer.ui.workspace.words import mark, words
 
 BEST = 3
