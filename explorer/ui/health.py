@@ -12,7 +12,7 @@ import gradio as gr
 
 from explorer.session import Session
 from explorer.session.machine import Memory, device_of, memory
-from explorer.ui.hub import QUICK, Hub, html
+from explorer.ui.hub import AT_ONCE, Hub, html
 
 EVERY = 30
 """Seconds between two looks at the machine while the page is open."""
@@ -93,8 +93,8 @@ def wire(hub: Hub, parts: Health) -> None:
     def look() -> str:
         return drawn(facts(hub.session, visitors(hub.page)))
 
-    hub.page.load(look, None, parts.line, **QUICK)
-    parts.clock.tick(look, None, parts.line, **QUICK)
+    hub.page.load(look, None, parts.line, **AT_ONCE)
+    parts.clock.tick(look, None, parts.line, **AT_ONCE)
 
 
 def visitors(page: gr.Blocks) -> int | None:

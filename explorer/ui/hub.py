@@ -31,8 +31,10 @@ MOST_ANSWERS = 32
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 LATEST: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
 """An event that a newer one overtakes runs once more, on the newest."""
-QUICK: dict[str, Any] = {**LATEST, "queue": False}
-"""For what takes milliseconds and no model."""
+QUICK: dict[str, Any] = {**LATEST, "concurrency_limit": 32}
+"""For what takes milliseconds and no model. Queued, for an unqueued event cannot show a message."""
+AT_ONCE: dict[str, Any] = {**LATEST, "queue": False}
+"""For what must pass a full queue and has nothing to refuse, such as stopping an answer."""
 
 
 EVERYWHERE = ("put", "pick", "page")
@@ -166,4 +168,4 @@ class Hub:
 
     def then_go(self, event: gr.events.Dependency, tab: str) -> gr.events.Dependency:
         """Once the event has succeeded, turn to a tab."""
-        return event.success(lambda: gr.Tabs(selected=tab), None, self.tabs, **QUICK)
+        return event.success(lambda: gr.Tabs(selected=tab), None, self.tabs, **AT_ONCE)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from explorer.ui.hub import EVERYWHERE, MOST_ANSWERS, QUICK, QUIET, Hub, html
+from explorer.ui.hub import AT_ONCE, EVERYWHERE, MOST_ANSWERS, QUICK, QUIET, Hub, html
 from explorer.ui.why.asking import Asking
 from explorer.ui.why.studies import ALL, FIRES, MOST_STEPS, STEERED, UNTOUCHED, Studies, status
 
@@ -138,7 +138,7 @@ def wire(hub: Hub, parts: Why) -> None:
     hub.then_steer(hub.cards.mend(asking.mend, [s.visit, hub.bench], hub.bench, **QUICK))
     told = (parts.words.status, parts.alpha.status, parts.noise.status)
     for part in (hub.cards, *told):
-        part.halt(asking.halt, s.visit, None, **QUICK)
+        part.halt(asking.halt, s.visit, None, **AT_ONCE)
     studies = Studies(hub.session, asking)
     _wire_words(hub, parts.words, studies)
     _wire_alpha(hub, parts, studies)
@@ -149,7 +149,7 @@ def wire(hub: Hub, parts: Why) -> None:
         [noise.status, *noise.charts, noise.captions],
         **STREAM,
     )
-    s.visit.change(_cleared, None, _results(parts), **QUICK)
+    s.visit.change(_cleared, None, _results(parts), **AT_ONCE)
 
 
 def _wire_words(hub: Hub, words: Words, studies: Studies) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from explorer.ui.buttons import does
-from explorer.ui.hub import LATEST, MOST_ANSWERS, QUICK, QUIET, Hub, html
+from explorer.ui.hub import AT_ONCE, LATEST, MOST_ANSWERS, QUICK, QUIET, Hub, html
 from explorer.ui.workspace import gauges, panels
 from explorer.ui.workspace.steering import NOTHING_MOVED
 
@@ -58,7 +58,7 @@ def wire(hub: Hub, parts: Answers) -> None:
     s, gauging = hub.states, gauges.Gauging(hub.session)
     hub.then_answer(parts.questions.ask(hub.steering.choose_question, s.visit, parts.prompt, **QUICK))
     for trigger in (parts.prompt.submit, parts.ask.click):
-        hub.then_answer(trigger(hub.steering.stop, s.visit, None, **QUICK))
+        hub.then_answer(trigger(hub.steering.stop, s.visit, None, **AT_ONCE))
     s.told.change(gauging.show, [s.visit, s.told], parts.bars, **LATEST)
     alone = ([s.visit, s.said, hub.settings, parts.alone], [parts.arm, parts.alone])
     shared = {"concurrency_limit": MOST_ANSWERS}

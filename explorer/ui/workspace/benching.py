@@ -10,7 +10,7 @@ import gradio as gr
 from explorer.cases import settings as asked
 from explorer.session import Session
 from explorer.steer.decoding import ALPHA
-from explorer.ui.hub import QUICK, Hub, html
+from explorer.ui.hub import AT_ONCE, QUICK, Hub, html
 from explorer.ui.workspace import compare
 from explorer.ui.workspace.presets import offered
 
@@ -80,8 +80,8 @@ def wire(hub: Hub, parts: Bench, head: gr.HTML) -> None:
     )
     for moved in (parts.bench.input, parts.settings.input):
         moved(**hub.steer)
-        moved(hub.steering.hurry, [s.visit, parts.bench, parts.settings], None, **QUICK)
-    hub.then_answer(parts.settings.length(hub.steering.stop, s.visit, None, **QUICK))
+        moved(hub.steering.hurry, [s.visit, parts.bench, parts.settings], None, **AT_ONCE)
+    hub.then_answer(parts.settings.length(hub.steering.stop, s.visit, None, **AT_ONCE))
     settle = (hub.steering.settle, [s.visit, parts.bench], parts.bench)
     hub.then_steer(parts.steps.restored(*settle, **QUICK))
     hub.then_answer(parts.steps.reasked(*settle, **QUICK))
