@@ -16,7 +16,7 @@ from PIL import Image
 RAMP = ((60, 16, 84), (56, 88, 140), (32, 144, 140), (108, 204, 92), (253, 231, 37))
 """RGB at 0, 1/4, 1/2, 3/4 and 1 of the scale."""
 
-LEAST_ALPHA, MOST_ALPHA = 0.45, 0.85
+LEAST_ALPHA, MOST_ALPHA = 0.3, 0.8
 """How much of the picture the heat hides at 0 and at the maximum: quiet patches sink back, loud ones glow."""
 
 
