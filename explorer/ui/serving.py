@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.tunneling import CURRENT_TUNNELS
 from starlette.middleware import Middleware
 
 from explorer.ui.gate import Gate
@@ -115,3 +116,5 @@ def launch(page: gr.Blocks, longest: int, visitors: int, **more: Any) -> None:
         threading.Event().wait()
     finally:
         page.close(verbose=False)
+        for tunnel in CURRENT_TUNNELS:
+            tunnel.kill()
