@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -215,6 +216,9 @@ def serve(args: argparse.Namespace) -> None:
 
 def _stop(*_: object) -> None:
     """A polite request to end counts as Ctrl-C, so that nothing is left behind."""
+    late = threading.Timer(10, os._exit, (0,))
+    late.daemon = True
+    late.start()
     raise KeyboardInterrupt
 
 

@@ -113,7 +113,8 @@ def launch(page: gr.Blocks, longest: int, visitors: int, **more: Any) -> None:
         **more,
     )
     try:
-        threading.Event().wait()
+        while True:
+            time.sleep(0.5)  # not one long wait: a signal must find this thread awake
     finally:
         page.close(verbose=False)
         for tunnel in CURRENT_TUNNELS:
