@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from html import escape
 from types import TracebackType
 from typing import TypeVar
 
@@ -25,8 +26,13 @@ NO_MEMORY = (
 )
 
 
+def safe(words: object) -> str:
+    """Words for a message: the framework reads messages as HTML."""
+    return escape(str(words), quote=False)
+
+
 def _message(error: ExplorerError) -> gr.Error:
-    text = str(error)
+    text = safe(error)
     return gr.Error(
         text[:1].upper() + text[1:], duration=SECONDS, title="That did not work", print_exception=False
     )

@@ -26,7 +26,7 @@ from explorer.errors import CaseError, ExplorerError
 from explorer.ui.cases import cards
 from explorer.ui.cases.cards import Drawn
 from explorer.ui.hub import Hub
-from explorer.ui.plain import plainly
+from explorer.ui.plain import plainly, safe
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Said, Told, Visit
 from explorer.ui.workspace.opening import Opened
@@ -67,7 +67,7 @@ class Desk:
             case = self._asked(request)
             return None if case is None else self._opened(*case, None)
         except ExplorerError as error:
-            gr.Warning(f"The link does not open: {error}.", duration=10)
+            gr.Warning(f"The link does not open: {safe(error)}.", duration=10)
             return None
 
     def linked_settings(self, request: gr.Request) -> Any:

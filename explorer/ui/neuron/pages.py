@@ -10,7 +10,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from html import escape
 from typing import NamedTuple
 
 import gradio as gr
@@ -28,7 +27,7 @@ from explorer.ui.neuron import desk, numbers, sheet
 from explorer.ui.neuron.keeping import kept, names_of
 from explorer.ui.neuron.lens import enlarged
 from explorer.ui.notices import trouble
-from explorer.ui.plain import plainly
+from explorer.ui.plain import plainly, safe
 from explorer.ui.sent import sent
 from explorer.ui.visit import Focus, Visit
 from explorer.ui.workspace.looking import Looking, Shown
@@ -84,8 +83,7 @@ class Pages:
         try:
             neuron = self._neuron(int(asked) if asked.isdecimal() and len(asked) < LONGEST_NUMBER else asked)
         except ExplorerError as error:
-            told = escape(str(error), quote=False)  # the browser shows messages as HTML
-            gr.Warning(f"The link leads nowhere: {told}.", title="No such neuron")
+            gr.Warning(f"The link leads nowhere: {safe(error)}.", title="No such neuron")
             return (*self.leave(), gallery)
         return (*self.draw(neuron, visit), gallery)
 
