@@ -171,6 +171,7 @@ watch('value', () => {
   if (props.value === last) return;
   take(props.value);
   tell('server');
+  document.dispatchEvent(new Event('bench'));
 });
 
 watch('marked', () => {

@@ -2,10 +2,22 @@
 // <button data-do="NAME" data-with='{"neuron": 3}'> triggers the event NAME with what it carries.
 element.addEventListener('click', (event) => {
   const found = event.target.closest('[data-do]');
-  if (found && element.contains(found)) {
-    trigger(found.dataset.do, JSON.parse(found.dataset.with || '{}'));
-  }
+  if (!found || !element.contains(found)) return;
+  const act = () => trigger(found.dataset.do, JSON.parse(found.dataset.with || '{}'));
+  if (found.dataset.do === 'put') inTurn(act);
+  else act();
 });
+
+// Neurons go onto the bench one after another: each needs the bench as the one before left it.
+const LONGEST_WAIT = 1500; // milliseconds, for a bench that does not change
+function inTurn(act) {
+  const before = window.benchAtRest ?? Promise.resolve();
+  window.benchAtRest = before.then(() => new Promise((done) => {
+    document.addEventListener('bench', done, { once: true });
+    setTimeout(done, LONGEST_WAIT);
+    act();
+  }));
+}
 
 // A new list starts at its top; a redrawn one stays where it was.
 let heading = '';

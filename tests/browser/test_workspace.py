@@ -158,6 +158,8 @@ def test_quick_clicks_end_on_the_last_one(visit: Visit) -> None:
     page.evaluate("[4, 2, 6].forEach((i) => document.querySelectorAll('#cards .choose')[i].click())")
     expect(page.locator("#cards .card").nth(6)).to_have_class("card chosen")
     expect(page.locator("#cards .card.chosen")).to_have_count(1)
+    page.evaluate("[1, 3, 5].forEach((i) => document.querySelectorAll('#cards .put')[i].click())")
+    expect(page.locator("#bench .row")).to_have_count(3)
 
 
 def test_the_search_finds_or_says_what_to_try(visit: Visit, shoot: Shoot) -> None:
@@ -174,6 +176,9 @@ def test_the_search_finds_or_says_what_to_try(visit: Visit, shoot: Shoot) -> Non
     words.fill("unicorn")
     words.press("Enter")
     expect(page.locator("#cards .empty")).to_contain_text("Try one plain word, such as")
+    words.fill("")
+    words.press("Enter")
+    expect(page.locator(".toast-body").first).to_contain_text("for instance: fork and knife")
     page.locator("#cards .back").click()
     expect(page.locator("#cards .card")).to_have_count(20)
 

@@ -15,7 +15,7 @@ from explorer.errors import ExplorerError
 from explorer.records import Box, Cell, Exemplar, Grid, Histogram, NeuronSummary
 from explorer.store.classes import CLASSES
 from explorer.ui.exemplars import STRIP, Strips, strip, thumbnail
-from explorer.ui.heat import COLOURS, RAMP, data_uri, heat_rgba, lay_over, png
+from explorer.ui.heat import COLOURS, LEAST_ALPHA, MOST_ALPHA, RAMP, data_uri, heat_rgba, lay_over, png
 from explorer.ui.marks import badge, histogram_svg, name_of, number, percent
 from explorer.ui.visit import Entry, Heading, Listing
 from explorer.ui.workspace import panels
@@ -45,8 +45,8 @@ def test_heat_is_laid_over_a_picture_smoothly_and_leaves_the_picture_alone() -> 
     assert (np.asarray(picture) == 255).all()
     assert (heated[:, :8] == heated[0, 0]).all() and (heated[:, -8:] == heated[0, -1]).all()
     loud, quiet = heated[0, -1], heated[0, 0]
-    assert abs(loud - (COLOURS[255, :3] * 0.85 + 255 * 0.15)).max() < 3
-    assert abs(quiet - (COLOURS[0, :3] * 0.45 + 255 * 0.55)).max() < 3
+    assert abs(loud - (COLOURS[255, :3] * MOST_ALPHA + 255 * (1 - MOST_ALPHA))).max() < 3
+    assert abs(quiet - (COLOURS[0, :3] * LEAST_ALPHA + 255 * (1 - LEAST_ALPHA))).max() < 3
     assert len(np.unique(heated[0, :, 1])) > 6, "no hard edge between the patches"
 
 

@@ -90,6 +90,7 @@ def test_the_bench_settles_on_another_picture(steering: Steering, visit: Visit) 
     bench = rows.dump([Row(3, "x", 9.0, -30.0, region="seen", concept="cake")])
     (row,) = json.loads(steering.settle(visit, bench))
     assert (row["value"], row["rest"], row["absent"]) == (-30, 2.0, True)
+    assert steering.settle(visit, json.dumps([row])) == gr.skip(), "what fits is left to the browser"
 
 
 def test_an_unknown_concept_on_the_bench_is_refused(steering: Steering, visit: Visit) -> None:

@@ -88,10 +88,14 @@ class Steering:
         return rows.new_row(neuron, self._strips.name(neuron), view, concept, seen, not there_is)
 
     @plainly
-    def settle(self, visit: Visit | None, bench: str) -> str:
-        """The bench as it stood, on a picture just opened."""
+    def settle(self, visit: Visit | None, bench: str) -> object:
+        """The bench as it stood, on the present picture.
+
+        One that fits already is left alone: by now the browser may hold a newer one.
+        """
         view = there(visit).view
-        return rows.dump(rows.settle(bench, view, partial(self.session.where, view)))
+        settled = rows.settle(bench, view, partial(self.session.where, view))
+        return gr.skip() if settled == rows.parse(bench, view, any_patch=True) else rows.dump(settled)
 
     # Answers
 
