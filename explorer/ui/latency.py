@@ -4,7 +4,7 @@
 
 Every request goes through the handler that the page itself calls, drawing included; what the browser and
 the way to it add is not in it. First the workspace, on drawn scenes that no index has seen, then the gallery
-on a made-up store of 65,536 neurons, then a neuron's own page. Run it when nothing else runs.
+on a made-up store of 65,536 neurons, a neuron's own page, "why this word?". Run it when nothing else runs.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ from explorer.ui.gallery import latency as gallery
 from explorer.ui.neuron import latency as neuron
 from explorer.ui.timing import Timing, report
 from explorer.ui.visit import Focus, Said, Visit
+from explorer.ui.why import latency as why
 from explorer.ui.workspace.looking import Looking
 from explorer.ui.workspace.opening import Opening
 from explorer.ui.workspace.stage import photo_uri
 from explorer.ui.workspace.steering import Steering
 from explorer.world import draw
+
+MOST_WORDS = 20
+"""Words asked about: each takes seconds."""
 
 ROUNDS = 200
 FIRST_SCENE = 20_000
@@ -163,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report(measure(session, args.rounds, args.seed)), flush=True)
         if not args.workspace:
             print(report(gallery.measure(args.rounds)), flush=True)
-            print(report(neuron.measure(session, args.rounds)))
+            print(report(neuron.measure(session, args.rounds)), flush=True)
+            print(report(why.measure(session, min(args.rounds, MOST_WORDS))))
     except ExplorerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

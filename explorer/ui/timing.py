@@ -19,7 +19,7 @@ class Timing(NamedTuple):
         """The name, p50, p95, the aim and whether p95 holds it."""
         p50, p95 = np.percentile(self.milliseconds, [50, 95])
         aim = "" if self.aim is None else f"  aim {self.aim:.0f}: {'met' if p95 <= self.aim else 'missed'}"
-        return f"{self.name:<52} p50 {p50:7.1f} ms  p95 {p95:7.1f} ms{aim}"
+        return f"{self.name:<62} p50 {p50:7.1f} ms  p95 {p95:7.1f} ms{aim}"
 
 
 def report(timings: Sequence[Timing]) -> str:
