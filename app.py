@@ -197,6 +197,8 @@ def serve(args: argparse.Namespace) -> None:
     session, trouble = open_anyway(args.model, args.sae, args.store, args.device)
     if trouble:
         print(f"note: the page starts without exemplars: {trouble}", file=sys.stderr)
+    if session.store is not None:
+        session.overview()  # read once, so that the gallery's first page need not wait
     signal.signal(signal.SIGTERM, _stop)
     with serving.uploads_folder():
         rules = Rules(args.read_only, args.cases, args.queue, trouble)

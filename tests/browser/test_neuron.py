@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +113,10 @@ def test_from_neuron_to_neuron_to_the_workspace(visit: Visit) -> None:
     similar.click()
     expect(page.locator("#neuron-head .ways")).to_have_attribute("data-neuron", other)
     assert page.evaluate("window.scrollY") == 0
+    page.get_by_role("button", name="More in the gallery").click()
+    expect(page.locator("#gallery-head .chip")).to_have_text([re.compile(f"similar to neuron {other}")])
+    expect(page.locator("#neuron-sheet")).to_be_hidden()
+    page.locator("#gallery-tiles .open").first.click()
 
     go_to(page, first)
     page.get_by_role("button", name="Next neuron").click()

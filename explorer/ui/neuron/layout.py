@@ -40,7 +40,7 @@ def draw() -> Neuron:
         head = html("neuron-head", "", "neuron.js", (*EVERYWHERE, "leave", "star", "attempt"))
         with gr.Row(elem_id="neuron-body"):
             with gr.Column(elem_id="neuron-left", min_width=0):
-                sheet = html("neuron-sheet", "", "buttons.js", EVERYWHERE)
+                sheet = html("neuron-sheet", "", "buttons.js", (*EVERYWHERE, "similar"))
             with gr.Column(elem_id="neuron-right", min_width=0):
                 here = html("neuron-here")
                 numbers = html("neuron-numbers")
@@ -50,8 +50,14 @@ def draw() -> Neuron:
     return Neuron(opened, head, sheet, here, keeping, numbers, lens)
 
 
-def wire(hub: Hub, parts: Neuron, refresh: Callable[[Any], Any] | None = None) -> None:
-    """Tie every action to its handler. refresh: draws the gallery's list anew after an event.
+def wire(
+    hub: Hub,
+    parts: Neuron,
+    refresh: Callable[[Any], Any] | None = None,
+    show_similar: Callable[[Any], gr.events.Dependency] | None = None,
+) -> None:
+    """Tie every action to its handler. refresh: draws the gallery's list anew after an event;
+    show_similar: lets an event that carries a neuron list those like it there.
 
     What may be refused goes through the queue: the browser shows no message of events outside it.
     """
@@ -65,6 +71,8 @@ def wire(hub: Hub, parts: Neuron, refresh: Callable[[Any], Any] | None = None) -
     left = parts.head.leave(pages.leave, None, shown, **QUICK)
     if refresh is not None and hub.session.store is not None:
         refresh(left)
+    if show_similar is not None and hub.session.store is not None:
+        show_similar(parts.sheet.similar).success(pages.leave, None, shown, **QUICK)
     s.visit.change(pages.look_again, [s.visit, parts.open], [parts.here, parts.numbers], **QUICK)
     tried = parts.head.attempt(pages.attempt, [s.visit, s.focus], hub.shown, **LATEST)
     hub.then_go(tried, "workspace")

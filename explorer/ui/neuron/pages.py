@@ -171,6 +171,7 @@ class Pages:
                 "Neurons whose directions are closest to its own.",
                 "No neuron has a similar direction.",
                 self._near(alike, names),
+                sheet.all_similar(neuron),
             )
         )
         return f'<div class="sheets">{body}</div>'

@@ -122,8 +122,8 @@ def words(raised: Sequence[Word]) -> str:
     return _section("Words it raises", f'<ol class="words">{rows}</ol>', note)
 
 
-def others(title: str, note: str, empty: str, found: Sequence[Near]) -> str:
-    """Neurons beside this one as small cards that open their pages."""
+def others(title: str, note: str, empty: str, found: Sequence[Near], more: str = "") -> str:
+    """Neurons beside this one as small cards that open their pages. more: HTML below them."""
     if not found:
         return _section(title, f'<p class="quiet">{escape(empty)}</p>')
     cards = "".join(
@@ -135,7 +135,12 @@ def others(title: str, note: str, empty: str, found: Sequence[Near]) -> str:
         f'<span class="num">{escape(one.words)}</span></button></li>'
         for one in found
     )
-    return _section(title, f'<ol class="others">{cards}</ol>', note)
+    return _section(title, f'<ol class="others">{cards}</ol>{more}', note)
+
+
+def all_similar(neuron: int) -> str:
+    """The way to the gallery's list of the neurons like this one."""
+    return f'<button type="button" class="more" {does("similar", neuron=neuron)}>More in the gallery</button>'
 
 
 def pair(left: str, right: str) -> str:
