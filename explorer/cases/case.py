@@ -13,7 +13,7 @@ import io
 import json
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -184,11 +184,6 @@ def read(data: bytes) -> Case:
     )
     case.image()
     return case
-
-
-def retold(case: Case, title: str, notes: str) -> Case:
-    """The case with another title and other notes, as a person typed them."""
-    return replace(case, title=clean_title(title), notes=clean_notes(notes))
 
 
 def clean_title(typed: object) -> str:

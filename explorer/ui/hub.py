@@ -6,7 +6,8 @@ which ties them to their actions. Parts know the hub, not one another.
 Any HTML part may hold buttons `<button data-do="NAME" data-with='{"neuron": 3}'>`; with `html(..., script=
 "buttons.js", events=("NAME",))` a click triggers the event NAME on that part. The names that
 work everywhere, for parts listed in `emitters`: "put" (neuron onto the bench, at "alpha" if given), "pick"
-(its heat on the picture), "page" (its own page).
+(its heat on the picture), "page" (its own page; `part.page` is an attribute of the framework, so the event is
+reached as `explorer.ui.neuron.layout` does).
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,15 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def session(folder: Path) -> Iterator[Session]:
-    store = Store.open(folder)
-    yield Session(store)
-    for one in store.lists():
-        for neuron in one.neurons:
-            store.remove_from_list(one.name, neuron)
-    for neuron in store.notes():
-        store.set_note(neuron)
-    store.close()
+def session(written_store: Store) -> Session:
+    return Session(written_store)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Draws the small parts of the page: answers, example pictures, questions to ask, notices, the title line."""
+"""Draws the small parts of the page: answers, example pictures, questions to ask, notices."""
 
 from __future__ import annotations
 
