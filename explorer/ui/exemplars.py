@@ -46,8 +46,7 @@ class Strips:
         """The names that people gave, by neuron; neurons without one are left out."""
         if self._session.store is None:
             return {}
-        notes = ((neuron, self._session.note(neuron)) for neuron in neurons)
-        return {neuron: note.name for neuron, note in notes if note is not None and note.name}
+        return {neuron: note.name for neuron, note in self._session.notes(neurons).items() if note.name}
 
     def histogram(self, neuron: int, which: Literal["score", "active"]) -> Histogram | None:
         """How often each size came up, over images ("score") or over patches; None without a store."""

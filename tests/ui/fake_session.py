@@ -99,8 +99,8 @@ class FakeSession:
             for n in neurons
         }
 
-    def note(self, neuron: int) -> Note | None:
-        return Note(neuron, self.own[neuron], "", "2026-01-01") if neuron in self.own else None
+    def notes(self, neurons: Sequence[int]) -> dict[int, Note]:
+        return {n: Note(n, self.own[n], "", "2026-01-01") for n in neurons if n in self.own}
 
     def histogram(self, neuron: int, which: str = "score") -> Histogram:
         """Three bins; the middle one is the fullest."""
