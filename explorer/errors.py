@@ -21,6 +21,10 @@ class SAEError(ExplorerError):
     """A sparse autoencoder that cannot be loaded, or does not fit the model's site."""
 
 
+class UnsafeFileError(SAEError):
+    """A checkpoint that asks for more than tensors and plain values. Nothing of it was run."""
+
+
 class StoreError(ExplorerError):
     """A store that is missing, unfinished, of another format, or of another model or SAE."""
 
