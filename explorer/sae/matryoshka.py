@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from explorer.sae.team import ALONE, Team
+
 ROWS = 512
 """Vectors whose pre-activations exist densely at once."""
 
@@ -46,22 +48,44 @@ class Losses(NamedTuple):
 
 
 @torch.no_grad()
-def select(x: Tensor, encoder: Tensor, b_enc: Tensor, n: int, floor: float, bf16: bool = False) -> Selection:
+def select(
+    x: Tensor,
+    encoder: Tensor,
+    b_enc: Tensor,
+    n: int,
+    floor: float,
+    bf16: bool = False,
+    team: Team = ALONE,
+) -> Selection:
     """The n largest positive entries of p = x encoder.T + b_enc over the whole batch (fewer if p has fewer).
 
     x [B, d] is centred already. floor: a guess of the smallest value kept; it decides the speed, not
-    the result (0: no guess). bf16: see TrainConfig.
+    the result (0: no guess). bf16: see TrainConfig. team: the processes that share the batch: n and the cut
+    are of all their rows together, what comes back is the part of this process.
     """
     low = floor
     while True:
         rows, neurons, values = _entries_above(x, encoder, b_enc, low, bf16)
-        if len(values) >= n or low <= 0:
+        found = len(values) if team.size == 1 else int(team.total(b_enc.new_tensor(len(values)).double()))
+        if found >= n or low <= 0:
             break
         low = low * 0.7 if low > floor * 0.1 else 0.0
-    if len(values) > n:
-        kept = values.topk(n, sorted=False).indices.sort().values
+    if found > n:
+        kept = _largest(values, n, team)
         rows, neurons, values = rows[kept], neurons[kept], values[kept]
-    return Selection(rows, neurons, values, float(values.min()) if len(values) else 0.0)
+    smallest = team.gathered(values.min()[None] if len(values) else values)
+    return Selection(rows, neurons, values, float(smallest.min()) if len(smallest) else 0.0)
+
+
+def _largest(values: Tensor, n: int, team: Team) -> Tensor:
+    """Where [m] the n largest values of all processes stand among those of this one, ascending.
+
+    Values of several processes that equal the n-th are all kept.
+    """
+    if team.size == 1:
+        return values.topk(n, sorted=False).indices.sort().values
+    best = team.gathered(values.topk(min(n, len(values)), sorted=False).values)
+    return (values >= best.topk(n).values[-1]).nonzero().flatten()
 
 
 def guess_floor(x: Tensor, encoder: Tensor, b_enc: Tensor, k: int) -> float:
@@ -116,11 +140,18 @@ def group_losses(
 
 
 def aux_loss(
-    residual: Tensor, x: Tensor, dead: Tensor, encoder: Tensor, b_enc: Tensor, decoder: Tensor
+    residual: Tensor,
+    x: Tensor,
+    dead: Tensor,
+    encoder: Tensor,
+    b_enc: Tensor,
+    decoder: Tensor,
+    team: Team = ALONE,
 ) -> Tensor:
     """How badly the dead neurons alone explain the residual [B, d]: a share of its variance (0: none dead).
 
-    x [B, d] is centred; dead [m]: the dead neurons. Each vector uses its d // 2 strongest of them.
+    x [B, d] is centred; dead [m]: the dead neurons. Each vector uses its d // 2 strongest of them. The
+    variance is that of the rows of the whole team.
     """
     if not len(dead):
         return residual.new_zeros(())
@@ -128,20 +159,21 @@ def aux_loss(
     top = p.topk(min(x.shape[1] // 2, len(dead)), dim=1)
     explained = embedding_bag(top.indices, decoder[dead], mode="sum", per_sample_weights=top.values)
     error = (residual - explained).square().sum(1).mean()
-    spread = (residual - residual.mean(0)).square().sum(1).mean()
+    spread = team.mean((residual - team.mean(residual.mean(0))).square().sum(1).mean())
     return (error / spread).nan_to_num(0.0)
 
 
 @torch.no_grad()
-def drop_parallel(grad: Tensor, decoder: Tensor) -> Tensor:
-    """The gradient [F, d] without each row's component along the decoder's row."""
-    unit = unit_rows(decoder)
-    return grad - (grad * unit).sum(1, keepdim=True) * unit
+def drop_parallel_(grad: Tensor, decoder: Tensor) -> None:
+    """Take out of the gradient [F, d] each row's component along the decoder's row, which has length 1."""
+    along = torch.bmm(grad[:, None], decoder[:, :, None])[:, 0]
+    grad.addcmul_(decoder, along, value=-1)
 
 
-def unit_rows(matrix: Tensor) -> Tensor:
-    """The matrix with each row scaled to length 1."""
-    return matrix / (matrix.norm(dim=1, keepdim=True) + torch.finfo(matrix.dtype).eps)
+@torch.no_grad()
+def unit_rows_(matrix: Tensor) -> Tensor:
+    """Scale each row of the matrix to length 1, in place; return it."""
+    return matrix.div_(matrix.norm(dim=1, keepdim=True) + torch.finfo(matrix.dtype).eps)
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Training of a Matryoshka BatchTopK SAE on a stream of vectors, with checkpoints.
 
 The vectors are scaled to unit mean square norm while training; the factor is folded back into the
-biases and the threshold at the end, so the SAE that comes out takes raw vectors. Nothing here
-knows where the vectors come from.
+biases and the threshold at the end, so the SAE that comes out takes raw vectors. Several processes may
+share each batch: what they do together is what one would do with the whole batch, but for rounding.
+Nothing here knows where the vectors come from.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +25,17 @@ from explorer.sae import matryoshka
 from explorer.sae.config import TrainConfig
 from explorer.sae.files import replacing
 from explorer.sae.model import SAE, ActivationRule
+from explorer.sae.team import ALONE, Team
 
 CHECKPOINT_VERSION = 1
+
+
+class Halted(Exception):
+    """The training was asked to stop and has saved its progress. steps: how many are done."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(f"stopped after {steps} steps")
+        self.steps = steps
 
 
 class StepReport(NamedTuple):
@@ -71,18 +82,26 @@ class Trainer:
     """The state of a training: weights, optimiser, counters. `step` takes a scaled batch.
 
     encoder, decoder: rows [F, d]; threshold: in scaled units; unfired [F]: vectors since each
-    neuron last fired; norm_factor: what the raw vectors are divided by.
+    neuron last fired; norm_factor: what the raw vectors are divided by; team: the processes that hold
+    the same state and share each batch.
     """
 
-    def __init__(self, config: TrainConfig, width: int, norm_factor: float, device: torch.device) -> None:
-        self.config, self.width, self.norm_factor = config, width, norm_factor
+    def __init__(
+        self,
+        config: TrainConfig,
+        width: int,
+        norm_factor: float,
+        device: torch.device,
+        team: Team = ALONE,
+    ) -> None:
+        self.config, self.width, self.norm_factor, self.team = config, width, norm_factor, team
         n = config.n_neurons(width)
         sizes = torch.tensor(config.group_sizes(n), device=device)
         self.boundaries = sizes.cumsum(0)
         self.weights = torch.tensor(config.weights, device=device)
         rows = torch.empty(n, width)
         torch.nn.init.kaiming_uniform_(rows, generator=torch.Generator().manual_seed(config.seed))
-        self.decoder = matryoshka.unit_rows(rows).to(device).requires_grad_()
+        self.decoder = matryoshka.unit_rows_(rows).to(device).requires_grad_()
         self.encoder = self.decoder.detach().clone().requires_grad_()
         self.b_enc = torch.zeros(n, device=device, requires_grad=True)
         self.b_dec = torch.zeros(width, device=device, requires_grad=True)
@@ -96,12 +115,12 @@ class Trainer:
         return [self.encoder, self.b_enc, self.decoder, self.b_dec]
 
     def step(self, x: Tensor) -> StepReport:
-        """One optimiser step on the scaled batch x [B, d]."""
-        config, step = self.config, self.steps_done
+        """One optimiser step on the scaled batch x [B, d], or on this process's share of it."""
+        config, step, team = self.config, self.steps_done, self.team
         if x.shape[1] != self.width:
             raise SAEError(f"the vectors have width {x.shape[1]}; this training began with {self.width}")
         if step == 0:
-            self.b_dec.data = matryoshka.geometric_median(x)
+            self.b_dec.data = matryoshka.geometric_median(team.gathered(x))
         lr = config.peak_lr(len(self.encoder)) * config.lr_share(step)
         centred = x - self.b_dec
         kept = self._select(centred.detach())
@@ -109,20 +128,24 @@ class Trainer:
         losses = matryoshka.group_losses(
             x, kept, values, self.decoder, self.b_dec, self.boundaries, self.weights
         )
-        dead = self._count(kept, len(x))
-        aux = matryoshka.aux_loss(losses.residual, centred, dead, self.encoder, self.b_enc, self.decoder)
+        dead = self._count(kept, len(x) * team.size)
+        aux = matryoshka.aux_loss(
+            losses.residual, centred, dead, self.encoder, self.b_enc, self.decoder, team
+        )
         loss = losses.loss + config.aux_alpha * aux
-        if not torch.isfinite(loss):
+        figures = team.mean(torch.stack([loss.detach(), losses.groups[-1], aux.detach()])).tolist()
+        if not math.isfinite(figures[0]):
             raise SAEError(f"the loss at step {step} is not finite: look for NaN in the vectors, or lower lr")
         self._update(loss, lr)
         self.steps_done += 1
-        return StepReport(
-            step, loss.item(), losses.groups[-1].item(), aux.item(), kept.cut, self.threshold, len(dead), lr
-        )
+        return StepReport(step, *figures, kept.cut, self.threshold, len(dead), lr)
 
     def sae(self) -> SAE:
-        """The SAE for raw vectors, with its inference rule: what lies above the running threshold."""
-        scale, threshold = self.norm_factor, self.threshold
+        """The SAE for raw vectors, with its inference rule: what lies above the running threshold.
+
+        As long as there is none, above the smallest value that the last batch kept.
+        """
+        scale, threshold = self.norm_factor, self.threshold if self.threshold > 0 else self.cut
         return SAE(
             W_enc=self.encoder.detach().T.contiguous(),
             b_enc=self.b_enc.detach() * scale,
@@ -136,6 +159,7 @@ class Trainer:
                 "steps": self.steps_done,
                 "vectors": self.steps_done * self.config.batch,
                 "norm_factor": scale,
+                "processes": self.team.size,
             },
         )
 
@@ -153,7 +177,9 @@ class Trainer:
             torch.save(state, part)
 
     @classmethod
-    def resume(cls, config: TrainConfig, path: Path, device: torch.device | str = "cpu") -> Self:
+    def resume(
+        cls, config: TrainConfig, path: Path, device: torch.device | str = "cpu", team: Team = ALONE
+    ) -> Self:
         """Go on from a checkpoint of the same config. Raises SAEError otherwise."""
         state = _read_checkpoint(path)
         old, new = TrainConfig(**state["config"]), config
@@ -165,7 +191,7 @@ class Trainer:
                 "resume with the same settings or start anew"
             )
         width, norm_factor, steps_done, threshold, cut = state["numbers"]
-        trainer = cls(config, width, norm_factor, torch.device(device))
+        trainer = cls(config, width, norm_factor, torch.device(device), team)
         for parameter, saved in zip(trainer.parameters, state["parameters"], strict=True):
             parameter.data.copy_(saved)
         trainer.optimizer.load_state_dict(state["optimizer"])
@@ -177,10 +203,10 @@ class Trainer:
         config = self.config
         floor = 0.95 * self.cut
         if floor <= 0:
-            floor = matryoshka.guess_floor(centred, self.encoder, self.b_enc, config.k)
-        kept = matryoshka.select(
-            centred, self.encoder, self.b_enc, config.k * len(centred), floor, config.bf16
-        )
+            guess = matryoshka.guess_floor(centred, self.encoder, self.b_enc, config.k)
+            floor = float(self.team.mean(centred.new_tensor(guess)))
+        wanted = config.k * len(centred) * self.team.size
+        kept = matryoshka.select(centred, self.encoder, self.b_enc, wanted, floor, config.bf16, self.team)
         self.cut = kept.cut
         if self.steps_done > config.threshold_start:
             keep = config.threshold_decay
@@ -189,20 +215,23 @@ class Trainer:
 
     def _count(self, kept: matryoshka.Selection, vectors: int) -> Tensor:
         """Note which neurons fired; return the dead ones [m]."""
-        self.unfired += vectors
-        self.unfired[kept.neurons] = 0
+        fired = torch.zeros_like(self.unfired)
+        fired[kept.neurons] = 1
+        self.unfired = (self.unfired + vectors) * (self.team.total(fired) == 0)
         return (self.unfired >= self.config.dead_after).nonzero().flatten()
 
     def _update(self, loss: Tensor, lr: float) -> None:
         """Step down the gradient of the loss; the decoder's rows stay of length 1."""
         self.optimizer.zero_grad()
         loss.backward()
-        self.decoder.grad = matryoshka.drop_parallel(self.decoder.grad, self.decoder)
+        for parameter in self.parameters if self.team.size > 1 else ():
+            parameter.grad = self.team.mean(parameter.grad)
+        matryoshka.drop_parallel_(self.decoder.grad, self.decoder.data)
         torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        self.decoder.data = matryoshka.unit_rows(self.decoder.data)
+        matryoshka.unit_rows_(self.decoder.data)
 
 
 def train(
@@ -214,31 +243,43 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_every: int = 1000,
     device: torch.device | str = "cpu",
+    team: Team = ALONE,
+    measure: Callable[[Trainer], None] | None = None,
+    measure_every: int = 0,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
-    """Train an SAE on a stream of raw vectors [config.batch, d].
+    """Train an SAE on a stream of raw vectors [config.batch / team.size, d].
 
     The stream gives the batches for the norm first, then one per step. With `resume_from` it must
     go on where the interrupted one stopped, at batch number `batches_taken(resume_from)`: then the
     result is the same as without the interruption. A checkpoint is written every `checkpoint_every`
-    steps and at the end. Raises SAEError when the stream ends early or its batches do not fit.
+    steps and at the end, by the first process. measure: called after every `measure_every` steps (0: never),
+    not after the last. stop: whether to save now and raise Halted, asked after each step.
+    Raises SAEError when the stream ends early or its batches do not fit.
     """
     start = time.perf_counter()
-    stream = _checked(config, batches, torch.device(device))
+    stream = _checked(config, batches, torch.device(device), team)
     if resume_from is None:
-        factor = _norm_factor(config, stream)
+        factor = _norm_factor(config, stream, team)
         first = next(stream)
-        trainer = Trainer(config, first.shape[1], factor, first.device)
+        trainer = Trainer(config, first.shape[1], factor, first.device, team)
         stream = chain([first], stream)
     else:
-        trainer = Trainer.resume(config, resume_from, device)
+        trainer = Trainer.resume(config, resume_from, device, team)
     report = None
     while trainer.steps_done < config.steps:
         report = trainer.step(next(stream) / trainer.norm_factor)
         if on_step is not None:
             on_step(report)
         done = trainer.steps_done
-        if checkpoint is not None and (done % checkpoint_every == 0 or done == config.steps):
+        halting = done < config.steps and _any(team, stop(), trainer.b_dec.device)
+        due = halting or done % checkpoint_every == 0 or done == config.steps
+        if checkpoint is not None and due and team.rank == 0:
             trainer.save(checkpoint)
+        if halting:
+            raise Halted(done)
+        if measure is not None and measure_every and done % measure_every == 0 and done < config.steps:
+            measure(trainer)
     metrics = TrainMetrics(
         steps=trainer.steps_done,
         vectors=trainer.steps_done * config.batch,
@@ -249,18 +290,23 @@ def train(
     return TrainResult(trainer.sae().eval().requires_grad_(False), metrics)
 
 
+def _any(team: Team, mine: bool, device: torch.device) -> bool:
+    """Whether any process says so."""
+    return mine if team.size == 1 else bool(team.total(torch.tensor(float(mine), device=device)))
+
+
 def batches_taken(checkpoint: Path) -> int:
     """How many batches of its stream a checkpoint's run has used: those for the norm and the steps."""
     state = _read_checkpoint(checkpoint)
     return TrainConfig(**state["config"]).norm_batches + state["numbers"][2]
 
 
-def _norm_factor(config: TrainConfig, stream: Iterator[Tensor]) -> float:
+def _norm_factor(config: TrainConfig, stream: Iterator[Tensor], team: Team) -> float:
     """The root mean square norm of the vectors in the stream's first batches."""
     if not config.norm_batches:
         return 1.0
-    squares = [float(next(stream).square().sum(1).mean()) for _ in range(config.norm_batches)]
-    factor = (sum(squares) / len(squares)) ** 0.5
+    squares = [team.mean(next(stream).square().sum(1).mean()) for _ in range(config.norm_batches)]
+    factor = (sum(map(float, squares)) / len(squares)) ** 0.5
     if not 0 < factor < float("inf"):
         raise SAEError(
             f"the root mean square norm of the vectors is {factor}: there is nothing to learn from"
@@ -268,12 +314,16 @@ def _norm_factor(config: TrainConfig, stream: Iterator[Tensor]) -> float:
     return factor
 
 
-def _checked(config: TrainConfig, batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+def _checked(
+    config: TrainConfig, batches: Iterator[Tensor], device: torch.device, team: Team
+) -> Iterator[Tensor]:
     """The stream as float32 on the device. Raises SAEError where it ends or a batch has another shape."""
-    taken, width = 0, None
+    if config.batch % team.size:
+        raise SAEError(f"a batch of {config.batch} vectors cannot be shared by {team.size} processes")
+    taken, width, rows = 0, None, config.batch // team.size
     for batch in batches:
-        if batch.ndim != 2 or len(batch) != config.batch or batch.shape[1] != (width or batch.shape[1]):
-            expected = f"[{config.batch}, {width or 'd'}]"
+        if batch.ndim != 2 or len(batch) != rows or batch.shape[1] != (width or batch.shape[1]):
+            expected = f"[{rows}, {width or 'd'}]"
             raise SAEError(f"batch {taken} has the shape {list(batch.shape)}; expected {expected}")
         width = batch.shape[1]
         yield batch.to(device, torch.float32)

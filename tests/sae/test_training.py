@@ -79,7 +79,7 @@ def test_a_step_has_the_gradients_of_the_dense_formulas(
     oracle = dense_oracle(run, x, dead)
     report = run.step(x)
     assert report.dead == len(dead)
-    oracle[2] = matryoshka.drop_parallel(oracle[2], expected)
+    matryoshka.drop_parallel_(oracle[2], expected)
     for parameter, gradient in zip(run.parameters, oracle, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
 
