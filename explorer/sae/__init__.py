@@ -1,5 +1,9 @@
-"""Sparse autoencoders: the one class, its files, and its training. Knows no model and no store."""
+"""Sparse autoencoders: the one class, loaders of other projects' files, and training.
 
-from explorer.sae.model import SAE, ActivationRule, SparseCodes, load_sae
+Knows no model and no store.
+"""
 
-__all__ = ["SAE", "ActivationRule", "SparseCodes", "load_sae"]
+from explorer.sae.formats import load_sae
+from explorer.sae.model import SAE, ActivationRule, Scale, Scaling, SparseCodes
+
+__all__ = ["SAE", "ActivationRule", "Scale", "Scaling", "SparseCodes", "load_sae"]

@@ -1,6 +1,9 @@
-"""The SAE file: four tensors in safetensors and one JSON header in its metadata.
+"""The explorer's own SAE file: tensors in safetensors and one JSON header in its metadata.
 
     W_enc [d, F]   b_enc [F]   W_dec [F, d]   b_dec [d]        metadata: {"sae": "<JSON object>"}
+
+Version 2 may hold threshold [F] too, whose values may be +inf. It is written for SAEs that version 1 cannot
+describe: a threshold for each neuron, a scaling of the inputs, or a rule that version 1 does not know.
 
 Reads and writes; refuses what is missing, damaged or misshapen in plain words. It does not know
 what the header's entries mean: that is `explorer.sae.model`.
@@ -23,33 +26,36 @@ from torch import Tensor
 
 from explorer.errors import SAEError
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = (1, 2)
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 MATRICES = ("W_enc", "W_dec")
+THRESHOLD = "threshold"
 HEADER_KEY = "sae"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Stored(NamedTuple):
-    """What a file holds: the four tensors in float32, and the header without its format version."""
+    """What a file holds: its tensors in float32, and the header without its format version."""
 
     tensors: dict[str, Tensor]
     header: dict[str, Any]
 
 
-def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], half: bool = False) -> None:
+def write(
+    path: Path, tensors: dict[str, Tensor], header: dict[str, Any], half: bool = False, version: int = 1
+) -> None:
     """Write the file in one step: a reader sees the old file or the whole new one.
 
-    half: store the two matrices as float16 (the biases stay float32).
+    half: store the two matrices as float16 (the others stay float32); version: of the format.
     Raises SAEError for a value that is not finite, also after the cast to float16.
     """
-    check(path, tensors)
+    check(path, {name: tensor for name, tensor in tensors.items() if name != THRESHOLD})
     ready = {}
-    for name in NAMES:
+    for name in tensors:
         dtype = torch.float16 if half and name in MATRICES else torch.float32
         ready[name] = tensors[name].detach().cpu().to(dtype).contiguous().clone()
-    check_finite(path, ready)
-    metadata = {HEADER_KEY: json.dumps({"format_version": FORMAT_VERSION, **header})}
+    check_finite(path, {name: ready[name] for name in NAMES})
+    metadata = {HEADER_KEY: json.dumps({"format_version": version, **header})}
     with replacing(path) as part:
         save_file(ready, part, metadata=metadata)
 
@@ -64,10 +70,18 @@ def read(path: Path) -> Stored:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # it has no __iter__
     except (SafetensorError, OSError) as error:
         raise SAEError(f"{path} is not a whole safetensors file ({error}); fetch it again") from error
-    check(path, tensors)
-    tensors = {name: tensors[name].to(torch.float32) for name in NAMES}
-    check_finite(path, tensors)
-    return Stored(tensors, _header(path, metadata))
+    return stored(path, tensors, metadata)
+
+
+def stored(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> Stored:
+    """What a file's tensors and metadata say. Raises SAEError for what `write` never wrote."""
+    version, header = _header(path, metadata)
+    thresholds = {THRESHOLD: tensors[THRESHOLD]} if version > 1 and THRESHOLD in tensors else {}
+    four = {name: tensor for name, tensor in tensors.items() if name not in thresholds}
+    check(path, four)
+    four = {name: four[name].to(torch.float32) for name in NAMES}
+    check_finite(path, four)
+    return Stored(four | thresholds, header)
 
 
 def check(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -113,14 +127,16 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _header(path: Path, metadata: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """The format version and the rest of the header."""
     if HEADER_KEY not in metadata:
         raise SAEError(f"{path}: the metadata has no entry {HEADER_KEY!r}; it is of another format")
     try:
         header = json.loads(metadata[HEADER_KEY])
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise SAEError(f"{path}: the header is not JSON ({error})") from error
     version = header.pop("format_version", None) if isinstance(header, dict) else None
-    if version != FORMAT_VERSION:
-        raise SAEError(f"{path}: the format version is {version!r}; this program reads {FORMAT_VERSION}")
-    return header
+    if version not in FORMAT_VERSIONS or isinstance(version, bool | float):
+        known = " and ".join(map(str, FORMAT_VERSIONS))
+        raise SAEError(f"{path}: the format version is {version!r}; this program reads {known}")
+    return version, header

@@ -179,7 +179,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     good = folder / "good.st"
     make().save(good)
     tensors, header = load_file(good), {"sae": json.dumps({"format_version": 1})}
-    made: dict[str, Path] = {"no SAE file": folder / "missing.st", "no SAE file at": folder}
+    made: dict[str, Path] = {"no SAE file at": folder / "missing.st"}
 
     def keep(words: str, **changes: torch.Tensor) -> None:
         made[words] = folder / f"{len(made)}.st"
@@ -205,7 +205,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     header["sae"] = header["sae"].replace("gelu", "relu").replace("[24]", "[25]")
     keep("groups .* do not add up to 24")
     header.clear()
-    keep("no entry 'sae'")
+    keep("is of no known format: found the tensors W_dec")
     for size in (0, 7, 200, good.stat().st_size - 1):
         made[f"not a whole safetensors file {'.' * len(made)}"[:28]] = cut = folder / f"cut{size}.st"
         cut.write_bytes(good.read_bytes()[:size])
