@@ -43,8 +43,7 @@ class Encoder:
     _sketch: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        place = self.lvlm.patch_slice
-        if self.include_cls and place.start != 1:
+        if self.include_cls and not self.lvlm.has_cls:
             raise SAEError("this model's tower has no CLS token; leave out --include-cls")
         sketch = torch.from_numpy(matrix(self.sae.width)).to(self.sae.b_dec.device)
         object.__setattr__(self, "_sketch", sketch)
@@ -57,8 +56,9 @@ class Encoder:
         """
         if chunk.pixels is None:
             return self._nothing(chunk)
-        hidden = self.lvlm.tower(chunk.pixels, self.block)
-        patches = hidden[:, self.lvlm.patch_slice].float()
+        assert chunk.like is not None, "a chunk with pixels has a form"
+        hidden = self.lvlm.tower(chunk.pixels, self.block, chunk.like)
+        patches = chunk.like.patches(hidden).float()
         tokens = patches if not self.include_cls else torch.cat([patches, hidden[:, :1].float()], dim=1)
         finite = torch.isfinite(tokens).flatten(1).all(1)
         items, skipped = chunk.items, list(chunk.skipped)

@@ -44,12 +44,16 @@ class Item(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One chunk. pixels: [b, ...] of its readable pictures, None where none is; items: the same b."""
+    """One chunk.
+
+    pixels: [b, ...] of its readable pictures, None where none is; items: the same b; like: their form.
+    """
 
     index: int
     pixels: torch.Tensor | None
     items: list[Item]
     skipped: list[SkippedRow]
+    like: Prepared | None = None
 
 
 class _Failed(NamedTuple):
@@ -90,7 +94,7 @@ class _Chunks:
 
     def load(self, index: int) -> Chunk:
         """Read and prepare one chunk."""
-        pixels: list[torch.Tensor] = []
+        ready: list[Prepared] = []
         items: list[Item] = []
         skipped: list[SkippedRow] = []
         first = index * self._batch
@@ -99,12 +103,13 @@ class _Chunks:
         for number in range(first, min(first + self._batch, len(self._source))):
             try:
                 picture = self._source.read(number)
-                values, grid = self._preprocess(picture.image)
+                prepared = self._preprocess(picture.image)
             except ImageError as error:
                 source = self._source
                 skipped.append(SkippedRow(source.image_id(number), source.origin(number), str(error)))
                 continue
-            if items and (values.shape != pixels[0].shape or not _alike(grid, items[0].grid)):
+            grid = prepared.grid
+            if ready and not prepared.alike(ready[0]):
                 raise SourceError(
                     f"{picture.image_id} has a {grid.rows} x {grid.cols} grid, {items[0].image_id} before it "
                     f"{items[0].grid.rows} x {items[0].grid.cols}; a store needs one grid for all"
@@ -112,13 +117,11 @@ class _Chunks:
             truth = None if picture.truth is None else picture.truth(grid)
             small = thumbnail(picture.image, grid)
             items.append(Item(number, picture.image_id, picture.origin, picture.labels, grid, small, truth))
-            pixels.append(values)
-        return Chunk(int(index), torch.cat(pixels) if pixels else None, items, skipped)
-
-
-def _alike(one: Grid, other: Grid) -> bool:
-    """Whether two pictures have as many patches, in the same rows."""
-    return (one.rows, one.cols) == (other.rows, other.cols)
+            ready.append(prepared)
+        if not ready:
+            return Chunk(int(index), None, items, skipped)
+        pixels = torch.cat([prepared.pixel_values for prepared in ready])
+        return Chunk(int(index), pixels, items, skipped, ready[0].form())
 
 
 def thumbnail(image: Image.Image, grid: Grid) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -168,7 +169,9 @@ class Part:
         encode = Encoder(
             lvlm, sae, block, pins.include_cls, sample_rate(pins), torch.bfloat16 if half else torch.float32
         )
-        for chunk in load_chunks(self._source, lvlm.preprocess, todo, pins.batch, workers):
+        for chunk in load_chunks(
+            self._source, partial(lvlm.preprocess, fixed=True), todo, pins.batch, workers
+        ):
             try:
                 yield encode(chunk)
             except torch.OutOfMemoryError as error:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from explorer.errors import ImageError, SourceError
-from explorer.vlm.base import LVLM
+from explorer.vlm.base import LVLM, Prepared
 from explorer.world import draw
 from index.loading import made
 from index.sources import FolderSource
@@ -113,11 +113,11 @@ class _Pixels:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def load(self, part: int) -> Tensor | None:
-        """Pixel values [b, ...] of the pictures that can be read; None where none can."""
+    def load(self, part: int) -> tuple[Tensor, Prepared] | None:
+        """Pixel values [b, ...] of the pictures that can be read, and their form; None where none can."""
         found = [self._pictures.image(number % len(self._pictures)) for number in self._parts[part]]
-        ready = [self._lvlm.preprocess(image).pixel_values for image in found if image is not None]
-        return torch.cat(ready) if ready else None
+        ready = [self._lvlm.preprocess(image, fixed=True) for image in found if image is not None]
+        return (torch.cat([one.pixel_values for one in ready]), ready[0].form()) if ready else None
 
 
 @torch.no_grad()
@@ -133,8 +133,8 @@ def patch_vectors(
     with closing(made(pixels.load, range(len(pixels)), config.workers)) as arriving:
         for batch in arriving:
             if batch is not None:
-                hidden = lvlm.tower(batch, block)[:, lvlm.patch_slice]
-                parts.append(hidden.flatten(0, 1).float().cpu())
+                hidden, like = lvlm.tower(batch[0], block, batch[1]), batch[1]
+                parts.append(like.patches(hidden).flatten(0, 1).float().cpu())
     if not parts:
         raise SourceError(f"none of {amount} pictures can be read ({pictures.description})")
     return torch.cat(parts)
@@ -144,7 +144,7 @@ def vectors_per_picture(lvlm: LVLM, pictures: Pictures) -> int:
     """How many patches the first readable picture has."""
     for number in range(len(pictures)):
         if (image := pictures.image(number)) is not None:
-            grid = lvlm.preprocess(image).grid
+            grid = lvlm.preprocess(image, fixed=True).grid
             return grid.rows * grid.cols
     raise SourceError(f"none of the pictures can be read ({pictures.description})")
 

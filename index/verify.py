@@ -146,10 +146,10 @@ class _Alone(NamedTuple):
 @torch.inference_mode()
 def _activations(image, lvlm: LVLM, sae: SAE, block: int, neuron: int) -> _Alone:
     """Run one picture through the tower, and one neuron of the SAE's answer."""
-    hidden = lvlm.tower(lvlm.preprocess(image).pixel_values, block)[0]
-    start = lvlm.patch_slice.start or 0
-    values = sae.encode(hidden.float())[:, neuron].cpu().numpy()
-    return _Alone(values[lvlm.patch_slice], float(values[0]) if start == 1 else 0.0)
+    prepared = lvlm.preprocess(image, fixed=True)
+    hidden = lvlm.tower(prepared.pixel_values, block, prepared)[0].float()
+    on_patches = sae.encode(prepared.patches(hidden))[:, neuron].cpu().numpy()
+    return _Alone(on_patches, float(sae.encode(hidden[:1])[0, neuron]) if lvlm.has_cls else 0.0)
 
 
 def _drift(exemplar: Exemplar, store: Store, alone: _Alone) -> Drift:

@@ -154,7 +154,7 @@ def test_this_test_sees_broken_arrows(place: str, code: str, words: str) -> None
 @pytest.mark.parametrize(
     ("place", "code"),
     [
-        ("explorer/world/x.py", "from explorer.vlm.llava import Llava\nimport transformers"),
+        ("explorer/world/x.py", "from explorer.vlm.families.llava import Llava\nimport transformers"),
         ("explorer/session/view.py", "from .site import site_block\nfrom explorer.steer import intervene"),
         ("index/x.py", "from index.build import build\nfrom explorer.session import Session"),
         ("app.py", "import gradio\nfrom explorer import Session"),

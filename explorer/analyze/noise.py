@@ -117,8 +117,8 @@ def noise_sweep(
         activations=maps.mean(axis=(3, 4)),
         maps=maps.mean(axis=1),
         changes=_changed(view, draws, always, k),
-        captions=_said(session, hidden, asked, max_new_tokens),
-        contrasted=_said(session, steered, asked, max_new_tokens),
+        captions=_said(session, view, hidden, asked, max_new_tokens),
+        contrasted=_said(session, view, steered, asked, max_new_tokens),
     )
 
 
@@ -177,13 +177,16 @@ def _maps(codes: SparseCodes, neurons: np.ndarray, grid: Grid) -> np.ndarray:
     return columns(codes, neurons, grid.rows * grid.cols).numpy().T.reshape(-1, grid.rows, grid.cols)
 
 
-def _said(session: Session, hidden: Sequence[Tensor], prompt: str, max_new_tokens: int) -> tuple[str, ...]:
-    """The answers to some outputs of the block, in one batch."""
+def _said(
+    session: Session, view: View, hidden: Sequence[Tensor], prompt: str, max_new_tokens: int
+) -> tuple[str, ...]:
+    """The answers to some outputs of the block for one picture, in one batch."""
     if not hidden:
         return ()
+    like = view.prepared
     with session.turn():
-        features = session.lvlm.features(torch.stack(list(hidden)), session.block)
-        return tuple(session.lvlm.generate_many(features, prompt, max_new_tokens))
+        features = session.lvlm.features(torch.stack(list(hidden)), session.block, like)
+        return tuple(session.lvlm.generate_many(features, prompt, max_new_tokens, like))
 
 
 def _always_on(session: Session, always_on: Sequence[int] | None) -> tuple[int, ...]:

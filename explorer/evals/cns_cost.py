@@ -67,7 +67,7 @@ def _costs(
     def raw(steered: bool, batched: bool = True) -> None:
         answer(session.look(image, contrasts=(contrast,) if steered and batched else ()), steered)
 
-    pixels = view.pixel_values
+    pixels = view.prepared.pixel_values
     both = torch.cat([pixels, noisy_pixels(pixels, contrast.step, contrast.seed)])
     works: dict[str, Callable[[], object]] = {
         "plain": on_its_own(False),

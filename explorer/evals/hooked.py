@@ -18,8 +18,8 @@ from torch import Tensor
 from explorer.records import Edit
 from explorer.sae import SAE
 from explorer.session import Session, View
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.hooks import edited
-from explorer.vlm.llava import Llava
 
 
 class Timed(NamedTuple):
@@ -76,7 +76,8 @@ class Hooked:
 
     def changed(self, hidden: Tensor, edits: Sequence[Edit]) -> Tensor:
         """The block's output [1, tokens, d]: encode all patches, change neurons, add what that changes."""
-        patches = hidden[:, self.lvlm.patch_slice]
+        first = int(self.lvlm.has_cls)
+        patches = hidden[:, first:]
         z = self.sae.encode(patches)
         new = patches
         for neuron in dict.fromkeys(edit.neuron for edit in edits):
@@ -87,7 +88,7 @@ class Hooked:
                     after = torch.where(_where(edit, before), _value(edit, after), after)
             new = new + (after - before)[..., None] * self.sae.W_dec[neuron]
         changed = hidden.clone()
-        changed[:, self.lvlm.patch_slice] = new
+        changed[:, first:] = new
         return changed
 
 

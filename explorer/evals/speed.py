@@ -135,8 +135,9 @@ def large(config: SpeedConfig) -> dict:
     shape, rng = SHAPES[config.shape], np.random.default_rng(config.seed)
     lvlm = random_llava(shape, config.seed)
     images = [draw(config.first_seed + i, size=336).image for i in range(config.large_scenes)]
-    hidden = lvlm.tower(lvlm.preprocess(images[0]).pixel_values, lvlm.read_block)[0]
-    sae = random_sae(hidden[lvlm.patch_slice], config.neurons, config.active, config.seed)
+    prepared = lvlm.preprocess(images[0])
+    hidden = lvlm.tower(prepared.pixel_values, lvlm.read_block)[0]
+    sae = random_sae(prepared.patches(hidden), config.neurons, config.active, config.seed)
     session = Session(lvlm, sae)
     hooked = Hooked(lvlm, sae, session.block, config.large_tokens)
     span = (config.lowest, config.highest)

@@ -7,15 +7,17 @@ attention. Generating text is in `session`; reading the store in `stored`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace as changed
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from explorer.errors import EditError, ModelError, StoreError
+from explorer.errors import EditError, StoreError
 from explorer.records import Edit
-from explorer.sae import SAE
+from explorer.sae import SAE, SparseCodes
 from explorer.session.line import Line
+from explorer.session.scales import elsewhere
 from explorer.session.stored import BUILD_COMMAND, Stored
 from explorer.session.view import Draw, Noisy, View
 from explorer.steer import (
@@ -28,7 +30,7 @@ from explorer.steer import (
     intervene,
     noisy_pixels,
 )
-from explorer.vlm import LVLM, AnswerWord, WordGradients
+from explorer.vlm import LVLM, AnswerWord, Prepared, WordGradients
 
 TOWER_BATCH = 16
 """Pictures that go through the tower at once."""
@@ -65,22 +67,29 @@ class Inside(Stored):
         new = [draw for draw, noisy in found.items() if noisy is None]
         for start in range(0, len(new), TOWER_BATCH):
             part = new[start : start + TOWER_BATCH]
-            made = self._through_tower(view.pixel_values, part, clean=False)
+            made = self._through_tower(view.prepared, part, clean=False)
             view.noise.keep(part, made)
             found.update(zip(part, made, strict=True))
         return [found[draw] for draw in wanted]
 
-    def _through_tower(self, pixels: Tensor, draws: Sequence[Draw], clean: bool) -> list[Noisy]:
+    def _through_tower(self, prepared: Prepared, draws: Sequence[Draw], clean: bool) -> list[Noisy]:
         """Block output and activations of the picture (if `clean`) and of its noisy versions, in one pass."""
-        batch = torch.cat([pixels] * clean + [noisy_pixels(pixels, draw.step, draw.seed) for draw in draws])
+        pixels, tied = prepared.pixel_values, self.lvlm.tied
+        noisy = [noisy_pixels(pixels, draw.step, draw.seed, tied) for draw in draws]
         with self._line.turn(), torch.no_grad():
-            hidden = self.lvlm.tower(batch, self.block).float()
-            codes = [self.sae.encode_sparse(one[self.lvlm.patch_slice]) for one in hidden]
-        hidden = hidden.cpu()
-        return [
-            Noisy(one, type(code)(*(part.cpu() for part in code)))
-            for one, code in zip(hidden, codes, strict=True)
-        ]
+            hidden = self.lvlm.tower(torch.cat([pixels] * clean + noisy), self.block, prepared).float()
+            return [
+                Noisy(
+                    one.cpu(),
+                    self._codes(prepared.patches(one)),
+                    tuple(self._codes(one[scale.places.to(one.device)]) for scale in prepared.scales),
+                )
+                for one in hidden
+            ]
+
+    def _codes(self, patches: Tensor) -> SparseCodes:
+        """Activations of patches [T, d], on the CPU."""
+        return SparseCodes(*(part.cpu() for part in self.sae.encode_sparse(patches)))
 
     # Interventions
 
@@ -96,22 +105,26 @@ class Inside(Stored):
         Raises EditError for an intervention that does not fit the picture or the SAE.
         """
         hidden, steered = self._steered(view, Intervention(tuple(edits), contrast, replace))
-        patches = view.hidden[self.lvlm.patch_slice]
-        return SteeredView(hidden, gauges(patches, steered, view.codes, self.sae))
+        return SteeredView(hidden, gauges(view.patches, steered, view.codes, self.sae))
 
     def _steered(self, view: View, intervention: Intervention) -> tuple[Tensor, Steered]:
         """The block's output [tokens, d], the view's own tensor when nothing changes; and the patches."""
         contrast, noisy, always = intervention.contrast, None, ()
         if contrast is not None:
             always = self._suppressed(contrast)
-            noisy = self.noisy(view, contrast.step, contrast.seed).codes
-        place = self.lvlm.patch_slice
-        patches = view.hidden[place]
-        steered = intervene(patches, view.codes, self.sae, view.grid, intervention, noisy, always)
-        if steered.patches is patches:
-            return view.hidden, steered
-        hidden = view.hidden.clone()
-        hidden[place] = steered.patches
+            noisy = self.noisy(view, contrast.step, contrast.seed)
+        patches, found = view.patches, None if noisy is None else noisy.codes
+        steered = intervene(patches, view.codes, self.sae, view.grid, intervention, found, always)
+        hidden = view.hidden
+        if steered.patches is not patches:
+            hidden = view.prepared.put(hidden, steered.patches)
+        for number, scale in enumerate(view.prepared.scales):
+            edits = elsewhere(intervention.edits, view.grid, scale.grid)
+            there, found = view.hidden[scale.places], None if noisy is None else noisy.further[number]
+            asked = changed(intervention, edits=edits)
+            moved = intervene(there, view.further[number], self.sae, scale.grid, asked, found, always)
+            if moved.patches is not there:
+                hidden = hidden.index_copy(0, scale.places, moved.patches)
         return hidden, steered
 
     def _suppressed(self, contrast: Contrast) -> tuple[int, ...]:
@@ -135,7 +148,8 @@ class Inside(Stored):
         parts = [
             self._steered(view, Intervention(tuple(edits), contrast, replace))[0] for view, edits in asked
         ]
-        if len({part.shape for part in parts}) > 1:
+        first = asked[0][0].prepared
+        if not all(first.alike(view.prepared) for view, _ in asked):
             raise EditError("pictures with grids of different sizes cannot go through the model in one batch")
         return torch.stack(parts)
 
@@ -156,7 +170,9 @@ class Inside(Stored):
         """
         hidden = self._together(asked, replace, contrast)
         with self._line.turn():
-            return self.lvlm.next_words(self.lvlm.features(hidden, self.block), prompt, answer).cpu()
+            like = asked[0][0].prepared
+            features = self.lvlm.features(hidden, self.block, like)
+            return self.lvlm.next_words(features, prompt, answer, like).cpu()
 
     def log_probs(
         self,
@@ -194,8 +210,8 @@ class Inside(Stored):
         """
         hidden = self._steered(view, Intervention(tuple(edits)))[0]
         with self._line.turn():
-            found = self.lvlm.word_gradients(hidden, self.block, prompt, answer, words)
-        return found._replace(gradients=found.gradients[:, self.lvlm.patch_slice])
+            found = self.lvlm.word_gradients(hidden, self.block, prompt, answer, words, view.prepared)
+        return found._replace(gradients=view.prepared.patches(found.gradients))
 
     def word_attention(
         self,
@@ -211,12 +227,7 @@ class Inside(Stored):
         Raises ModelError for a model whose language model does not read the patches one by one.
         """
         hidden = self._steered(view, Intervention(tuple(edits)))[0]
-        patches = view.grid.rows * view.grid.cols
+        like = view.prepared
         with self._line.turn():
-            features = self.lvlm.features(hidden, self.block)
-            if len(features) != patches:
-                raise ModelError(
-                    f"{self.lvlm.model_id} reads {len(features)} image features, the picture has {patches} "
-                    "patches: its attention cannot be laid over the picture"
-                )
-            return self.lvlm.word_attention(features, prompt, answer, words, layers)
+            features = self.lvlm.features(hidden, self.block, like)
+            return self.lvlm.word_attention(features, prompt, answer, words, layers, like)

@@ -119,12 +119,12 @@ class Session(Inside, Stored):
         them later costs none.
         """
         upright = load_image(image)
-        pixels, grid = self.lvlm.preprocess(upright)
+        prepared = self.lvlm.preprocess(upright)
         draws = list(dict.fromkeys(Draw(contrast.step, contrast.seed) for contrast in contrasts))
-        clean, *noisy = self._through_tower(pixels, draws, clean=True)
-        fvu = unexplained(self.sae, clean.hidden[None, self.lvlm.patch_slice], clean.codes)[0]
-        memory = self._memories.new()
-        view = View(upright, grid, fvu, self.sae.n_neurons, clean.hidden, clean.codes, pixels, memory)
+        clean, *noisy = self._through_tower(prepared, draws, clean=True)
+        fvu = unexplained(self.sae, prepared.patches(clean.hidden)[None], clean.codes)[0]
+        neurons, memory = self.sae.n_neurons, self._memories.new()
+        view = View(upright, prepared, fvu, neurons, clean.hidden, clean.codes, memory, clean.further)
         view.noise.keep(draws, noisy)
         return view
 
@@ -195,9 +195,11 @@ class Session(Inside, Stored):
         stop = AnyOf(cancel, newest)
 
         def begin() -> Iterator[Step]:
-            features = self.lvlm.features(hidden, self.block)
-            noisy = None if against is None else self.lvlm.features(against, self.block)
-            branches = chosen.asked(asking, features, noisy, layers=self.lvlm.text_layers)
+            like = view.prepared
+            features = self.lvlm.features(hidden, self.block, like)
+            noisy = None if against is None else self.lvlm.features(against, self.block, like)
+            asked = chosen.asked(asking, features, noisy, layers=self.lvlm.text_layers)
+            branches = [one._replace(like=like) for one in asked]
             return self.lvlm.decode(branches, max_new_tokens, chosen.choose(), view.memory)
 
         def run() -> Iterator[Step]:
@@ -243,8 +245,9 @@ class Session(Inside, Stored):
         hidden = self._together(asked, replace, contrast)
         asking = self.lvlm.default_prompt if prompt is None else prompt
         with self._line.turn():
-            features = self.lvlm.features(hidden, self.block)
-            return self.lvlm.generate_many(features, asking, max_new_tokens)
+            like = asked[0][0].prepared
+            features = self.lvlm.features(hidden, self.block, like)
+            return self.lvlm.generate_many(features, asking, max_new_tokens, like)
 
     def arms(
         self,

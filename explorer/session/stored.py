@@ -136,7 +136,7 @@ class Stored:
 
     def by_picture(self, view: View, k: int = 20) -> list[Activation]:
         """The neurons whose exemplars look most like the whole picture, with the cosine, nearest first."""
-        return self._stored().by_picture(view.hidden[self.lvlm.patch_slice].mean(0).numpy(), k)
+        return self._stored().by_picture(view.patches.mean(0).numpy(), k)
 
     def by_patches(self, view: View, patches: np.ndarray, k: int = 20) -> list[Activation]:
         """The neurons whose exemplars look most like some patches of the picture, nearest first.
@@ -149,7 +149,7 @@ class Stored:
                 f"mark some patches in a ({view.grid.rows}, {view.grid.cols}) boolean mask, "
                 f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
             )
-        vectors = view.hidden[self.lvlm.patch_slice].numpy()[chosen.ravel()]
+        vectors = view.patches.numpy()[chosen.ravel()]
         return self._stored().by_patch(vectors.mean(0), k)
 
     def fitted_range(
@@ -186,7 +186,7 @@ class Stored:
             names = self._stored().concepts()
             known = f"{len(names)} concepts, such as {', '.join(names[:6])}" if names else NO_TRUTH
             raise StoreError(f"the store cannot tell where {concept!r} is; it knows {known}")
-        patches = view.hidden[self.lvlm.patch_slice].numpy()
+        patches = view.patches.numpy()
         found = probe.shown(patches).reshape(view.grid.rows, view.grid.cols) == probe.concepts.index(name)
         framed = np.pad(found, 1)
         beside = framed[:-2, 1:-1] | framed[2:, 1:-1] | framed[1:-1, :-2] | framed[1:-1, 2:]

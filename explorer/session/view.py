@@ -19,6 +19,7 @@ from torch import Tensor
 from explorer.errors import EditError
 from explorer.records import Activation, Grid
 from explorer.sae import SparseCodes
+from explorer.vlm import Prepared
 from explorer.vlm.memory import Memory
 
 Pool = Literal["mean", "max", "weighted"]
@@ -35,10 +36,14 @@ class Draw(NamedTuple):
 
 
 class Noisy(NamedTuple):
-    """A picture (under noise) after the SAE's block: hidden [tokens, d] float32, codes of its patches."""
+    """A picture (under noise) after the SAE's block.
+
+    hidden [tokens, d] float32; codes: of its patches; further: of those at each further scale.
+    """
 
     hidden: Tensor
     codes: SparseCodes
+    further: tuple[SparseCodes, ...] = ()
 
 
 class Noise:
@@ -67,22 +72,32 @@ class Noise:
 class View:
     """A picture, its patches, and the neurons that fire there.
 
-    image: upright RGB in natural pixels; grid: where its patches lie; fvu: fraction of the variance of
-    its patches that the SAE leaves unexplained; n_neurons: how many the SAE has; hidden: output of the
-    SAE's block, [tokens, d] float32, with the tokens that are no patches; codes: activations of the
-    patches, whose tokens count from 0 row by row; pixel_values: the picture as the model takes it in;
-    memory: what generations leave for the next ones; noise: its noisy versions, as far as looked at.
+    image: upright RGB in natural pixels; prepared: the picture as the model takes it in; fvu: fraction of
+    the variance of its patches that the SAE leaves unexplained; n_neurons: how many the SAE has; hidden:
+    output of the SAE's block, [tokens, d] float32, with the tokens that are no patches; codes: activations
+    of the patches, whose tokens count from 0 row by row; memory: what generations leave for the next ones;
+    further: activations at the picture's further scales; noise: its noisy versions, as far as looked at.
     """
 
     image: Image.Image
-    grid: Grid
+    prepared: Prepared = field(repr=False)
     fvu: float
     n_neurons: int
     hidden: Tensor = field(repr=False)
     codes: SparseCodes = field(repr=False)
-    pixel_values: Tensor = field(repr=False)
     memory: Memory = field(repr=False)
+    further: tuple[SparseCodes, ...] = field(default=(), repr=False)
     noise: Noise = field(default_factory=Noise, repr=False)
+
+    @property
+    def grid(self) -> Grid:
+        """Where its patches lie."""
+        return self.prepared.grid
+
+    @property
+    def patches(self) -> Tensor:
+        """The output of the SAE's block at the patches, [rows * cols, d], row by row."""
+        return self.prepared.patches(self.hidden)
 
     def top(self, k: int = 20, pool: Pool = "mean", weights: np.ndarray | None = None) -> list[Activation]:
         """The k neurons that are strongest over the whole picture, by mean or maximum over the patches.

@@ -7,6 +7,7 @@ nothing of what the pixels show.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -33,16 +34,19 @@ def signal_and_noise(step: int) -> Mixture:
     return Mixture(float(abar.sqrt()), float((1 - abar).sqrt()))
 
 
-def noisy_pixels(pixel_values: Tensor, step: int, seed: int) -> Tensor:
+def noisy_pixels(
+    pixel_values: Tensor, step: int, seed: int, tied: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """The pixel values of one picture with the noise of a step, in their shape, dtype and place.
 
     The noise is drawn once for the whole tensor, in float32 on the CPU, so that a seed gives the same
-    noise on every device; give pictures one by one to have it not depend on their order. Raises EditError
-    for a step outside 0 .. 999 or a seed that is none.
+    noise on every device; give pictures one by one to have it not depend on their order. tied: see
+    `explorer.vlm.base.LVLM.tied`. Raises EditError for a step outside 0 .. 999 or a seed that is none.
     """
     mixture = signal_and_noise(step)
     draw = torch.Generator().manual_seed(checked_seed("the noise seed", seed))
     eps = torch.randn(pixel_values.shape, generator=draw)
+    eps = eps if tied is None else tied(eps)
     return (mixture.signal * pixel_values.float() + mixture.noise * eps.to(pixel_values.device)).to(
         pixel_values.dtype
     )

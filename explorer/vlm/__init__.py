@@ -7,6 +7,7 @@ from explorer.vlm.base import (
     AttentionEdit,
     Choose,
     Prepared,
+    Scale,
     Step,
     WordGradients,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "AttentionEdit",
     "Choose",
     "Prepared",
+    "Scale",
     "Step",
     "WordGradients",
     "open_lvlm",

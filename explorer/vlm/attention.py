@@ -39,6 +39,7 @@ from explorer.errors import ModelError
 from explorer.vlm.base import AnswerWord, AttentionEdit
 from explorer.vlm.hooks import capture
 from explorer.vlm.script import Script, check_words
+from explorer.vlm.text import TextSide
 
 IMPLEMENTATION = "visited"
 """The name under which transformers knows the function below."""
@@ -140,7 +141,7 @@ def watched_attention(
 
 
 def word_attention(
-    text_model: nn.Module, script: Script, words: Sequence[AnswerWord], layers: tuple[int, int] | None
+    side: TextSide, script: Script, words: Sequence[AnswerWord], layers: tuple[int, int] | None
 ) -> torch.Tensor:
     """How much each word of an answer looked at each image feature: [W, N] float32 on the CPU.
 
@@ -153,11 +154,11 @@ def word_attention(
 
     def look(weights: torch.Tensor, origin: int) -> None:
         assert origin == 0, "everything is read in one pass"
-        looks.append(weights[0, :, :, script.image].mean(dim=0))
+        looks.append(weights[0, :, :, script.places].mean(dim=0))
 
-    last = self_attentions(text_model, layers)[-1]
-    with watched_attention(text_model, layers, script.last, look), capture(last, stop=True):
-        text_model(inputs_embeds=script.embeddings, use_cache=False)
+    last = self_attentions(side.stack, layers)[-1]
+    with watched_attention(side.stack, layers, script.last, look), capture(last, stop=True):
+        script.read(side)
     rows = torch.stack(looks).mean(dim=0).float().cpu()
     return torch.stack([rows[word.first : word.last].mean(dim=0) for word in words]) if words else rows[:0]
 

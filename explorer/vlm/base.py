@@ -6,8 +6,8 @@ Knows torch tensors and the shared records; nothing of transformers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
@@ -23,14 +23,59 @@ WORD_MARKS = ("\u2581", "\u0120")
 """How tokenizers mark a piece that begins a word: the space of SentencePiece, and of byte-level ones."""
 
 
-class Prepared(NamedTuple):
-    """A picture as the model takes it in.
+class Scale(NamedTuple):
+    """The whole picture once more, as some of the tower's tokens see it: larger, in tiles.
 
-    pixel_values: [1, channels, height, width], normalised; grid: where its patches lie in the picture.
+    grid: where its patches lie in the picture; places [rows * cols] int64: which tokens they are, row by row.
+    """
+
+    grid: Grid
+    places: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture as the model takes it in; or, as `like`, what pictures of one form have in common.
+
+    pixel_values: [1, ...], normalised, in the family's own shape; grid: where its patches lie in the picture.
+    places [rows * cols] int64: which of the tower's tokens the patches are, row by row; None: the last ones.
+    scales: where the tower sees the picture more than once, the other times: edits act there as well.
+    inputs: what else the model takes besides pixel values, by name, [1, ...] each.
+    tokens: how many the tower puts out for such a picture; 0: one for each patch, and perhaps a CLS token.
     """
 
     pixel_values: torch.Tensor
     grid: Grid
+    places: torch.Tensor | None = None
+    scales: tuple[Scale, ...] = ()
+    inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    tokens: int = 0
+
+    def patches(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The patches [..., rows * cols, d], row by row, of the tower's output [..., tokens, d]."""
+        if self.places is None:
+            return hidden[..., hidden.shape[-2] - self.grid.rows * self.grid.cols :, :]
+        return hidden[..., self.places.to(hidden.device), :]
+
+    def put(self, hidden: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """The tower's output [..., tokens, d] with these patches in the place of its own."""
+        new = hidden.clone()
+        if self.places is None:
+            new[..., hidden.shape[-2] - patches.shape[-2] :, :] = patches
+        else:
+            new[..., self.places.to(hidden.device), :] = patches
+        return new
+
+    def form(self) -> Prepared:
+        """The same without the picture: what pictures that share a batch have in common."""
+        return replace(self, pixel_values=self.pixel_values[:0])
+
+    def alike(self, other: Prepared) -> bool:
+        """Whether both can go through the tower in one batch, as pictures of one form."""
+        same = self.pixel_values.shape[1:] == other.pixel_values.shape[1:]
+        same = same and (self.grid.rows, self.grid.cols) == (other.grid.rows, other.grid.cols)
+        same = same and self.inputs.keys() == other.inputs.keys()
+        return same and all(torch.equal(self.inputs[name], other.inputs[name]) for name in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -65,13 +110,15 @@ class Asked(NamedTuple):
     """What the language model reads before it answers.
 
     prompt: the person's words; features: image features [N, D], None for a prompt without a picture;
-    preface: an instruction in front of it all; attention: how its attention is changed meanwhile.
+    preface: an instruction in front of it all; attention: how its attention is changed meanwhile; like: the
+    form of the picture (`Prepared`), for families whose prompt depends on it.
     """
 
     prompt: str
     features: torch.Tensor | None
     preface: str = ""
     attention: AttentionEdit | None = None
+    like: Prepared | None = None
 
 
 Choose = Callable[[Sequence[torch.Tensor], int], int]
@@ -111,20 +158,27 @@ class WordGradients(NamedTuple):
 
 
 class LVLM(Protocol):
-    """One opened model. Blocks of its vision tower count from 0. Not thread-safe: callers take turns."""
+    """One opened model. Blocks of its vision tower count from 0. Not thread-safe: callers take turns.
+
+    `like` is how the picture was prepared (or its `form`), wherever a family's tower or prompt depends on
+    that; families whose pictures all have one form do without.
+    """
 
     model_id: str
     """Name and hash of the weights, "name@hash": two models with one id give one activation."""
 
+    family: str
+    """What transformers calls models of its kind: "llava", "qwen2_5_vl"."""
+
     preprocessing: str
-    """How a picture becomes pixel values, in words."""
+    """How a picture becomes pixel values of the fixed form, in words."""
 
     block_count: int
     read_block: int
     """The last block that can matter to the text: the projector reads its output."""
 
-    patch_slice: slice
-    """Which of the tower's tokens are patches, row by row."""
+    has_cls: bool
+    """Whether the tower's first token is a CLS token."""
 
     default_prompt: str
 
@@ -138,16 +192,35 @@ class LVLM(Protocol):
         """Width of the block's output. Raises ModelError for a block that does not exist or cannot matter."""
         ...
 
-    def preprocess(self, image: Image.Image) -> Prepared:
-        """Pixel values and grid of an upright RGB picture."""
+    def preprocess(self, image: Image.Image, fixed: bool = False) -> Prepared:
+        """Pixel values and grid of an upright RGB picture.
+
+        fixed: in the one form that all pictures of an index share, whatever their size and shape; without
+        it, as the model reads pictures by itself. For most families that is the same.
+        """
         ...
 
-    def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
+    def canvas(self, patches: int) -> Prepared:
+        """The form of a picture of about so many patches, the smallest that the family can do."""
+        ...
+
+    def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
         """Output of `block`, [batch, tokens, width], of pixel values [batch, ...]; later ones do not run."""
         ...
 
-    def features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
-        """What the language model is fed, [..., N, D], if `block` puts out `hidden` [..., tokens, width]."""
+    def features(self, hidden: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
+        """What the language side is given, [..., N, D], if `block` puts out `hidden` [..., tokens, width]."""
+        ...
+
+    def alone(self, vectors: torch.Tensor, block: int) -> torch.Tensor:
+        """What a picture of nothing but one patch vector each [n, width] becomes: [n, D] of the text's width.
+
+        Raises ModelError where that depends on the prompt.
+        """
+        ...
+
+    def tied(self, noise: torch.Tensor) -> torch.Tensor:
+        """Noise of the shape of pixel values, made alike where these hold one pixel more than once."""
         ...
 
     def decode(
@@ -168,11 +241,15 @@ class LVLM(Protocol):
         """
         ...
 
-    def generate(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> str:
+    def generate(
+        self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, like: Prepared | None = None
+    ) -> str:
         """The greedy answer to image features [N, D], at once: the last text of `decode`."""
         ...
 
-    def generate_many(self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64) -> list[str]:
+    def generate_many(
+        self, features: torch.Tensor, prompt: str, max_new_tokens: int = 64, like: Prepared | None = None
+    ) -> list[str]:
         """The greedy answers to one prompt about several pictures, features [B, N, D], in one batch."""
         ...
 
@@ -185,7 +262,9 @@ class LVLM(Protocol):
         `word_of`)."""
         ...
 
-    def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
+    def next_words(
+        self, features: torch.Tensor, prompt: str, answer: str, like: Prepared | None = None
+    ) -> torch.Tensor:
         """How likely each entry of the vocabulary comes next, at each place of a given answer.
 
         Log-probabilities [B, A + 1, V], float32, for image features [B, N, D] and an answer of A tokens:
@@ -203,7 +282,13 @@ class LVLM(Protocol):
         ...
 
     def word_gradients(
-        self, hidden: torch.Tensor, block: int, prompt: str, answer: str, words: Sequence[AnswerWord]
+        self,
+        hidden: torch.Tensor,
+        block: int,
+        prompt: str,
+        answer: str,
+        words: Sequence[AnswerWord],
+        like: Prepared | None = None,
     ) -> WordGradients:
         """How each word's log-probability changes with the output of `block`, hidden [tokens, width].
 
@@ -218,12 +303,14 @@ class LVLM(Protocol):
         answer: str,
         words: Sequence[AnswerWord],
         layers: tuple[int, int] | None = None,
+        like: Prepared | None = None,
     ) -> torch.Tensor:
-        """How much each word looked at each image feature while it was chosen: [W, N], float32, on the CPU.
+        """How much each word looked at each patch of the picture while it was chosen: [W, rows * cols].
 
-        features [N, D]. Attention from the tokens that predict the word's, averaged over these, the heads
-        and the layers [first, end) (None: all); what it gives to the text is left out, so rows sum to less
-        than 1.
+        features [N, D]; float32, on the CPU. Attention from the tokens that predict the word's, averaged over
+        these, the heads and the layers [first, end) (None: all); what it gives to the text is left out, so
+        rows sum to less than 1. Where one feature stands for several patches each gets its share.
+        Raises ModelError for a language model that does not read the patches in their places.
         """
         ...
 

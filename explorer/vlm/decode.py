@@ -9,7 +9,7 @@ A pass that reads many tokens sums in another order than one that reads a single
 matters to nobody; in half precision, on a GPU above all, two tokens that are all but equally likely may
 change places, as they do between batch sizes.
 
-Knows a causal language model of transformers that takes embeddings; nothing of pictures.
+Knows the language side of a model (`text`); nothing of pictures.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import nn
-from transformers import DynamicCache, LogitsProcessorList, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from explorer.errors import ModelError
 from explorer.vlm.attention import changed_attention, self_attentions
@@ -30,6 +29,7 @@ from explorer.vlm.drafts import propose
 from explorer.vlm.hooks import last_rows_only
 from explorer.vlm.memory import Memory, Reading
 from explorer.vlm.processors import end_tokens, processors_of
+from explorer.vlm.text import TextSide, along
 
 UNFINISHED = "\ufffd"
 """What a tokenizer shows for a character of which some bytes are still to come."""
@@ -38,31 +38,28 @@ UNFINISHED = "\ufffd"
 class Branch(NamedTuple):
     """What one branch reads.
 
-    ids [L]: its prompt, on the CPU; embeddings: makes [L, D] of it; image: the columns of the picture;
-    attention: how attention is changed meanwhile.
+    ids [L]: its prompt, on the CPU; rows: makes [L, R] of it; image: the columns of the picture; attention:
+    how attention is changed meanwhile; positions [axes, L]: see `TextSide.run`.
     """
 
     ids: list[int]
-    embeddings: Callable[[], torch.Tensor]
+    rows: Callable[[], torch.Tensor]
     image: slice
     attention: AttentionEdit | None
+    positions: torch.Tensor | None = None
 
 
 class Decoder:
     """The loop for one model.
 
-    model: whose settings and embeddings count; text_model: the layers within it, which put out hidden
-    states as `model.get_output_embeddings()` turns them into scores (called directly, which saves a tenth
-    of a small model's pass); text: tokens -> what people read.
+    side: its language side; settings: of its generations; text: tokens -> what people read.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, text_model: nn.Module, text: Callable[[list[int]], str]
-    ) -> None:
-        self.model, self.text_model, self._text = model, text_model, text
-        self.config = model.config.get_text_config()
+    def __init__(self, side: TextSide, settings: GenerationConfig, text: Callable[[list[int]], str]) -> None:
+        self.side, self._settings, self._text = side, settings, text
+        self.config = side.config
         self.croppable = can_be_cropped(self.config)
-        mlps = [module for name, module in text_model.named_modules() if name.endswith(".mlp")]
+        mlps = [module for name, module in side.stack.named_modules() if name.endswith(".mlp")]
         self._last_mlp = mlps[-1] if mlps else None
 
     def decode(
@@ -82,12 +79,39 @@ class Decoder:
         """
         for branch in branches:
             self._check(branch)
-        settings, ids, device = self.model.generation_config, branches[0].ids, self.model.device
+        settings, ids, device = self._settings, branches[0].ids, self.side.model.device
         processors = LogitsProcessorList()
         if len(branches) == 1:
             processors = processors_of(settings, len(ids), max_new_tokens, device)
         pick = _Pick(ids, processors, choose, end_tokens(settings), max_new_tokens, device)
         return self._steps(branches, pick, Memory() if memory is None else memory)
+
+    @torch.no_grad()
+    def together(
+        self, ids: list[int], rows: torch.Tensor, positions: torch.Tensor | None, max_new_tokens: int
+    ) -> list[str]:
+        """The greedy answers to one prompt [L] in several forms, rows [B, L, R], a token of each per pass."""
+        device = rows.device
+        processors = processors_of(self._settings, len(ids), max_new_tokens, device)
+        ends = torch.tensor(sorted(end_tokens(self._settings)), device=device)
+        said = torch.tensor([ids], device=device).expand(len(rows), -1)
+        cache, new, going = DynamicCache(config=self.config), rows, torch.ones(len(rows), dtype=torch.bool)
+        for _ in range(max_new_tokens):
+            where = along(positions, cache.get_seq_length(), new.shape[1])
+            scores = self.side.score(self.side.run(new, where, cache, len(ids))[:, -1]).float()
+            token = (processors(said, scores) if processors else scores).argmax(dim=-1)
+            said = torch.cat([said, token[:, None]], dim=1)
+            going &= ~torch.isin(token, ends).cpu()
+            if not bool(going.any()):
+                break
+            new = self.side.embed(token[:, None]).to(rows.dtype)
+        return [self._text(self._until_end(row)) for row in said[:, len(ids) :].tolist()]
+
+    def _until_end(self, tokens: list[int]) -> list[int]:
+        """The tokens up to the first that ends an answer, which is part of it."""
+        ends = end_tokens(self._settings)
+        stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+        return tokens[: stop + 1]
 
     def scoring(self, rows: int) -> AbstractContextManager[None]:
         """A pass in which only the last rows are scored: the last layer need not finish the others.
@@ -100,7 +124,7 @@ class Decoder:
         """Raises ModelError for an attention edit of layers that there are not, or without a picture."""
         if branch.attention is None:
             return
-        self_attentions(self.text_model, branch.attention.layers)
+        self_attentions(self.side.stack, branch.attention.layers)
         if not branch.image.start < branch.image.stop < len(branch.ids):
             raise ModelError("an attention edit needs a picture in the prompt, and text behind it")
 
@@ -190,19 +214,19 @@ class _Reader:
     """
 
     def __init__(self, decoder: Decoder, place: int, branch: Branch, memory: Memory) -> None:
-        self._embed, self._head = decoder.model.get_input_embeddings(), decoder.model.get_output_embeddings()
-        self._decoder, self._branch = decoder, branch
-        self._rows = branch.embeddings()
+        self._side, self._decoder, self._branch = decoder.side, decoder, branch
+        self._rows = branch.rows()
         edit = branch.attention
         self._late = edit is not None and edit.rows == "answer"
-        self._key = (place, None if self._late else edit, branch.image.start, branch.image.stop)
+        at = None if branch.positions is None else tuple(branch.positions.flatten().tolist())
+        self._key = (place, None if self._late else edit, branch.image.start, branch.image.stop, at)
         self._reading: Reading | None = None
         self._cache: GrowingCache | DynamicCache
         self._unread: torch.Tensor | None = self._rows
         if not decoder.croppable:
             self._cache = DynamicCache(config=decoder.config)
             return
-        self._reading = memory.take(self._key, self._rows)
+        self._reading = None if self._side.looks_ahead else memory.take(self._key, self._rows)
         if self._reading is None:
             self._cache = GrowingCache(decoder.config.num_hidden_layers)
         else:
@@ -215,14 +239,16 @@ class _Reader:
         parts = [] if ahead is None else [ahead]
         if new:
             ids = torch.tensor(new, device=self._rows.device)
-            parts.append(self._embed(ids).to(self._rows.dtype))
-        text_model, scored = self._decoder.text_model, 1 + len(draft)
-        attention, image, last = self._branch.attention, self._branch.image, len(self._branch.ids) - 1
-        with changed_attention(text_model, attention, image, last), self._decoder.scoring(scored):
-            output = text_model(
-                inputs_embeds=torch.cat(parts)[None], past_key_values=self._cache, use_cache=True
-            )
-            return self._head(output.last_hidden_state[0, -scored:])
+            parts.append(self._side.embed(ids).to(self._rows.dtype))
+        rows, scored, prompt = torch.cat(parts)[None], 1 + len(draft), len(self._branch.ids)
+        attention, image = self._branch.attention, self._branch.image
+        where = along(self._branch.positions, self._cache.get_seq_length(), rows.shape[1])
+        with (
+            changed_attention(self._side.stack, attention, image, prompt - 1),
+            self._decoder.scoring(scored),
+        ):
+            hidden = self._side.run(rows, where, self._cache, prompt)
+            return self._side.score(hidden[0, -scored:])
 
     def take_back(self, rows: int) -> None:
         """Forget the last rows: those of a draft that did not hold."""
@@ -231,7 +257,7 @@ class _Reader:
 
     def leave(self, memory: Memory) -> None:
         """After the answer: leave the prompt's keys and values for the next generation."""
-        if isinstance(self._cache, GrowingCache):
+        if isinstance(self._cache, GrowingCache) and not self._side.looks_ahead:
             rows = self._rows[:-1] if self._late else self._rows
             self._cache.keep(len(rows))
             memory.put(Reading(self._key, rows, self._cache))

@@ -9,8 +9,9 @@ Knows torch and nothing of models. A block may return a tensor or a tuple whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -60,6 +61,39 @@ def edited(module: nn.Module, edit: Callable[[torch.Tensor], torch.Tensor]) -> I
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def resumed(
+    blocks: Sequence[nn.Module], block: int, output: torch.Tensor, last: int | None = None
+) -> Iterator[None]:
+    """Let a forward pass through a stack go on behind `block` as if that had put out `output`.
+
+    The blocks before it hand on what they are given, as do those after `last` (None: there are none), so
+    that neither costs anything. For blocks that put out a tensor.
+    """
+    end = len(blocks) if last is None else last + 1
+    own: list[tuple[nn.Module, object]] = []
+    try:
+        for number, module in enumerate(blocks):
+            if number <= block or number >= end:
+                own.append((module, module.__dict__.get("forward")))
+                module.forward = partial(_instead, output) if number == block else _hand_on
+        yield
+    finally:
+        for module, forward in own:
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+def _instead(output: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+    return output
+
+
+def _hand_on(*args: object, **kwargs: object) -> object:
+    return args[0] if args else kwargs["hidden_states"]
 
 
 @contextmanager

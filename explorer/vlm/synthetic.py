@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from explorer.vlm.llava import Llava
+from explorer.vlm.families.llava import Llava
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 HEAD_WIDTH = 64

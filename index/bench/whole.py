@@ -89,7 +89,8 @@ def _bare(
     """Decode, preprocess, tower, SAE: what any index must do."""
     for chunk in chunks:
         numbers = range(chunk * batch, min(len(source), (chunk + 1) * batch))
-        pixels = torch.cat([lvlm.preprocess(source.read(n).image).pixel_values for n in numbers])
-        patches = lvlm.tower(pixels, block)[:, lvlm.patch_slice].float()
+        ready = [lvlm.preprocess(source.read(n).image, fixed=True) for n in numbers]
+        hidden = lvlm.tower(torch.cat([one.pixel_values for one in ready]), block, ready[0])
+        patches = ready[0].patches(hidden).float()
         codes = sae.encode_sparse(patches.flatten(0, 1), dtype=dtype)
         codes.values.cpu()

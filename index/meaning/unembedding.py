@@ -60,23 +60,14 @@ def unembedded_words(
     vocabulary = vocabulary_of(names)
     patch = torch.from_numpy(np.asarray(mean_patch, dtype=np.float32))
     least = config.floor * float(patch.norm())
-    calm = _features(lvlm, block, patch[None])
+    calm = lvlm.alone(patch[None], block)
 
     def gains(neurons: np.ndarray) -> torch.Tensor:
         rows = torch.from_numpy(directions[neurons].astype(np.float32))
         length = rows.norm(dim=1, keepdim=True) * torch.from_numpy(active[neurons, None])
-        raised = _features(lvlm, block, patch + functional.normalize(rows, dim=1) * length.clamp_min(least))
+        raised = lvlm.alone(patch + functional.normalize(rows, dim=1) * length.clamp_min(least), block)
         return vocabulary.gains(lvlm.unembed(raised - calm))
 
     live = np.flatnonzero((active > 0) & directions.any(1))
     batch = max(1, config.numbers // max(len(names), 16 * len(patch)))
     return most_raised(gains, live, vocabulary.words, config.limit, batch, seen, scaled=True)
-
-
-def _features(lvlm: LVLM, block: int, patches: torch.Tensor) -> torch.Tensor:
-    """What the language model is fed for each of n patches [n, d], as the whole picture: [n, D] float32.
-
-    Where the tower has a CLS token, the patch stands for it too; the blocks after the site run as well.
-    """
-    tokens = 1 + (lvlm.patch_slice.start or 0)
-    return lvlm.features(patches[:, None].repeat(1, tokens, 1), block)[:, -1].float()

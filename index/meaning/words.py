@@ -56,9 +56,10 @@ class _Reading:
         self.vocabulary = vocabulary_of(lvlm.words())
         self._patch = torch.from_numpy(np.asarray(mean_patch, dtype=np.float32))
         self.distance = config.strength * float(self._patch.norm())
-        self._before = lvlm.patch_slice.start or 0
+        self._like = lvlm.canvas(config.patches)
         features = self._features(torch.zeros(1, len(self._patch)))
-        self._answer = lvlm.generate(features[0], lvlm.default_prompt, config.answer_tokens)
+        asked = lvlm.default_prompt
+        self._answer = lvlm.generate(features[0], asked, config.answer_tokens, self._like)
         self._calm = self._next(features)
 
     def gains(self, raised: torch.Tensor) -> torch.Tensor:
@@ -71,14 +72,16 @@ class _Reading:
 
         The blocks after the site run on such a picture as well, so an earlier site needs nothing of its own.
         """
-        tokens = self._before + self._config.patches
-        hidden = self._patch.repeat(len(raised), tokens, 1)
-        hidden[:, self._before : self._before + self._config.raised] += raised[:, None]
-        return self._lvlm.features(hidden, self._block)
+        hidden = self._patch.repeat(len(raised), self._like.tokens, 1)
+        patches = self._like.patches(hidden).clone()
+        share = self._config.raised / self._config.patches
+        patches[:, : max(1, round(share * patches.shape[1]))] += raised[:, None]
+        return self._lvlm.features(self._like.put(hidden, patches), self._block, self._like)
 
     def _next(self, features: torch.Tensor) -> torch.Tensor:
         """Mean log-probability [n, V] along the description."""
-        return self._lvlm.next_words(features, self._lvlm.default_prompt, self._answer).mean(1)
+        asked = self._lvlm.default_prompt
+        return self._lvlm.next_words(features, asked, self._answer, self._like).mean(1)
 
 
 @torch.no_grad()

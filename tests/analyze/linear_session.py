@@ -19,7 +19,7 @@ from explorer.records import Box, Edit, Grid
 from explorer.sae import SAE, ActivationRule
 from explorer.session import View
 from explorer.steer import Intervention, intervene
-from explorer.vlm import AnswerWord, WordGradients
+from explorer.vlm import AnswerWord, Prepared, WordGradients
 from explorer.vlm.memory import Memory
 
 ROWS, COLS, WIDTH, NEURONS = 2, 3, 5, 12
@@ -42,7 +42,7 @@ def make_view(sae: SAE, seed: int = 0) -> View:
     grid = Grid(ROWS, COLS, 30, 20, Box(0, 0, 30, 20))
     codes = sae.encode_sparse(hidden)
     image = Image.new("RGB", (30, 20))
-    return View(image, grid, 0.1, NEURONS, hidden, codes, torch.zeros(1, 3, 2, 2), Memory())
+    return View(image, Prepared(torch.zeros(1, 3, 2, 2), grid), 0.1, NEURONS, hidden, codes, Memory())
 
 
 class LinearSession:

@@ -25,7 +25,7 @@ from explorer.world import draw
 def session() -> Session:
     lvlm = random_llava(SHAPES["tiny"], seed=1)
     hidden = lvlm.tower(lvlm.preprocess(draw(1).image).pixel_values, lvlm.read_block)[0]
-    return Session(lvlm, random_sae(hidden[lvlm.patch_slice], 256, 8))
+    return Session(lvlm, random_sae(hidden[1:], 256, 8))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_hook_changes_what_the_session_changes(session: Session, hooked: Hoo
         Edit(strong[3], 5.0, "set", mask),
         Edit(strong[0], 1.5, "scale", mask),
     ]
-    place = session.lvlm.patch_slice
+    place = slice(int(session.lvlm.has_cls), None)
     expected = view.hidden.clone()
     asked = Intervention(tuple(edits))
     expected[place] = intervene(view.hidden[place], view.codes, session.sae, view.grid, asked).patches

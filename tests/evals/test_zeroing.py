@@ -29,7 +29,7 @@ from explorer.records import Box, Edit, Grid
 from explorer.sae import SparseCodes, load_sae
 from explorer.session import Session, View
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
-from explorer.vlm import open_lvlm
+from explorer.vlm import Prepared, open_lvlm
 from explorer.world import draw, mentions
 
 NEURONS, ROWS, COLS, K = 60, 3, 4, 5
@@ -46,7 +46,7 @@ def make_view(seed: int = 0, share: float = 0.3) -> View:
         torch.from_numpy(token), torch.from_numpy(neuron), torch.from_numpy(z[token, neuron]).float()
     )
     grid = Grid(ROWS, COLS, 40, 30, Box(0, 0, 40, 30))
-    return View(None, grid, 0.1, NEURONS, torch.zeros(ROWS * COLS, 4), codes, torch.zeros(1), None)
+    return View(None, Prepared(torch.zeros(1), grid), 0.1, NEURONS, torch.zeros(ROWS * COLS, 4), codes, None)
 
 
 def dense(view: View) -> np.ndarray:

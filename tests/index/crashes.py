@@ -22,6 +22,7 @@ from fake_site import FakeLVLM, random_sae
 
 from explorer.errors import ExplorerError
 from explorer.store.pending import Pending
+from explorer.vlm.base import Prepared
 from index import merge as merging
 from index import work
 from index.build import BuildConfig, build
@@ -38,10 +39,10 @@ class SlowLVLM(FakeLVLM):
 
     seconds = 0.0
 
-    def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
+    def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
         """As the fake one, later."""
         time.sleep(self.seconds)
-        return super().tower(pixel_values, block)
+        return super().tower(pixel_values, block, like)
 
 
 def run(out: Path, source: Path, before: Callable[[], None] = lambda: None) -> str:

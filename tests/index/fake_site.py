@@ -32,7 +32,7 @@ class FakeLVLM:
     preprocessing = "squash to 32 x 32"
     block_count = 3
     read_block = 1
-    patch_slice = slice(1, None)
+    has_cls = True
     text_size = 0
 
     def __init__(
@@ -48,13 +48,13 @@ class FakeLVLM:
             raise ModelError(f"block {block} cannot matter: the text reads block {self.read_block}")
         return WIDTH
 
-    def preprocess(self, image: Image.Image) -> Prepared:
+    def preprocess(self, image: Image.Image, fixed: bool = False) -> Prepared:
         """Pixels between 0 and 1."""
         pixels = np.asarray(image.resize((SIDE, SIDE)), dtype=np.float64) / 255
         grid = Grid(4, 4, image.width, image.height, Box(0, 0, image.width, image.height))
         return Prepared(torch.tensor(pixels).permute(2, 0, 1)[None], grid)
 
-    def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
+    def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
         """[B, 17, 6]; a black picture gives values that are not finite."""
         if self._left is not None:
             self._left -= 1

@@ -12,7 +12,7 @@ from explorer.errors import ExplorerError
 from explorer.sae import load_sae
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
 from explorer.vlm import open_lvlm
-from explorer.vlm.llava import Llava
+from explorer.vlm.families.llava import Llava
 from index.meaning.ranking import NeuronWords
 from index.meaning.unembedding import UnembeddingConfig, unembedded_words
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from explorer.errors import ExplorerError
+from explorer.records import Box, Grid
 from explorer.sae import load_sae
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
 from explorer.vlm import open_lvlm
+from explorer.vlm.base import Prepared
 from explorer.world import draw
 from index.meaning.words import NeuronWords, WordsConfig, neuron_words, vocabulary_of
 
@@ -22,7 +24,6 @@ class PlainLVLM:
     """Its next word is a linear read-out of the mean patch: word i likes dimension i, "the" likes all."""
 
     default_prompt = "What?"
-    patch_slice = slice(1, None)
 
     def __init__(self) -> None:
         self.table = torch.eye(len(WORDS))
@@ -32,16 +33,20 @@ class PlainLVLM:
     def words(self) -> list[str]:
         return WORDS
 
-    def features(self, hidden: torch.Tensor, block: int) -> torch.Tensor:
-        assert hidden.ndim == 3 and block == 2
+    def canvas(self, patches: int) -> Prepared:
+        grid = Grid(1, patches, patches, 1, Box(0, 0, patches, 1))
+        return Prepared(torch.zeros(0), grid, tokens=1 + patches)
+
+    def features(self, hidden: torch.Tensor, block: int, like: Prepared) -> torch.Tensor:
+        assert hidden.ndim == 3 and block == 2 and hidden.shape[1] == like.tokens
         self.largest = max(self.largest, len(hidden))
         return hidden[:, 1:]
 
-    def generate(self, features: torch.Tensor, prompt: str, max_new_tokens: int) -> str:
+    def generate(self, features: torch.Tensor, prompt: str, max_new_tokens: int, like: Prepared) -> str:
         assert features.ndim == 2 and prompt == "What?"
         return "a b"[: 2 * max_new_tokens]
 
-    def next_words(self, features: torch.Tensor, prompt: str, answer: str) -> torch.Tensor:
+    def next_words(self, features: torch.Tensor, prompt: str, answer: str, like: Prepared) -> torch.Tensor:
         logits = features.mean(1) @ self.table
         return torch.log_softmax(logits[:, None] * torch.ones(1, len(answer.split()) + 1, 1), dim=-1)
 
@@ -123,7 +128,7 @@ def test_neurons_of_the_embedded_sae_that_carry_a_concept_raise_its_word() -> No
     known = {85: "corn", 139: "cow", 163: "tie", 171: "horse", 104: "dog", 99: "kite", 132: "sign"}
     lvlm, sae = open_lvlm(EMBEDDED_MODEL), load_sae(EMBEDDED_SAE)
     pixels = [lvlm.preprocess(draw(seed).image).pixel_values for seed in range(40_000, 40_012)]
-    patches = lvlm.tower(torch.cat(pixels), lvlm.read_block)[:, lvlm.patch_slice]
+    patches = lvlm.tower(torch.cat(pixels), lvlm.read_block)[:, 1:]
     live = np.zeros(sae.n_neurons)
     live[:: sae.n_neurons // 60] = 1  # what neurons do as a rule
     live[list(known)] = 1

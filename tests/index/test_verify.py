@@ -12,6 +12,7 @@ from fake_site import FakeLVLM, noise_folder, noise_image, random_sae
 
 from explorer.errors import ExplorerError, StoreError
 from explorer.store import Store
+from explorer.vlm.base import Prepared
 from index.build import BuildConfig, build
 from index.commands.verify import describe
 from index.sources import FolderSource
@@ -38,9 +39,9 @@ class Drifting(FakeLVLM):
         super().__init__()
         self._factor = factor
 
-    def tower(self, pixel_values: torch.Tensor, block: int) -> torch.Tensor:
+    def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
         """All values larger by a factor."""
-        return super().tower(pixel_values, block) * self._factor
+        return super().tower(pixel_values, block, like) * self._factor
 
 
 @pytest.mark.parametrize("how", [{}, {"score": "max"}, {"include_cls": True}])

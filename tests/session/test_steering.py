@@ -88,7 +88,7 @@ def test_looking_with_contrasts_takes_one_pass_of_the_tower_and_steering_none(se
 
 def test_noise_is_the_towers_view_of_the_noisy_pixels(session: Session, view: View) -> None:
     noisy = session.noisy(view, 700, 3)
-    pixels = noisy_pixels(view.pixel_values, 700, 3)
+    pixels = noisy_pixels(view.prepared.pixel_values, 700, 3)
     hidden = session.lvlm.tower(pixels, session.block)[0]
     assert torch.allclose(noisy.hidden, hidden, atol=1e-5)
     z = session.sae.encode(hidden[1:])

@@ -11,6 +11,7 @@ from explorer.errors import EditError
 from explorer.records import Box, Grid
 from explorer.sae import SparseCodes
 from explorer.session import View
+from explorer.vlm import Prepared
 from explorer.vlm.memory import Memory
 
 ROWS, COLS, NEURONS = 3, 5, 12
@@ -27,7 +28,7 @@ def view() -> View:
     grid = Grid(ROWS, COLS, 50, 30, Box(0, 0, 50, 30))
     empty = torch.zeros(ROWS * COLS, 2)
     image = Image.new("RGB", (50, 30))
-    return View(image, grid, 0.1, NEURONS, empty, codes, torch.zeros(1, 3, 8, 8), Memory())
+    return View(image, Prepared(torch.zeros(1, 3, 8, 8), grid), 0.1, NEURONS, empty, codes, Memory())
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])

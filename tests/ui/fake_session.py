@@ -17,6 +17,7 @@ from explorer.sae import SparseCodes
 from explorer.session import View
 from explorer.steer import Gauges
 from explorer.ui.heat import heat_rgba, png
+from explorer.vlm import Prepared
 from explorer.vlm.memory import Memory
 
 NEURONS = 10
@@ -30,7 +31,13 @@ def make_view(image: Image.Image | None = None) -> View:
     codes = SparseCodes(torch.tensor([0, 6, 6]), torch.tensor([3, 3, 5]), torch.tensor([1.0, 2.0, 0.5]))
     grid = Grid(ROWS, COLS, width, height, Box(0, 0, width, height))
     return View(
-        image, grid, 0.1, NEURONS, torch.zeros(ROWS * COLS, 2), codes, torch.zeros(1, 3, 8, 8), Memory()
+        image,
+        Prepared(torch.zeros(1, 3, 8, 8), grid),
+        0.1,
+        NEURONS,
+        torch.zeros(ROWS * COLS, 2),
+        codes,
+        Memory(),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from explorer.vlm.llava import Llava
+    from explorer.vlm.families.llava import Llava
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def lvlm_of(tiny_lvlm_folder: Path) -> Callable[..., Llava]:
     import transformers
 
     from explorer.vlm import open_lvlm
-    from explorer.vlm.llava import Llava
+    from explorer.vlm.families.llava import Llava
 
     vision = open_lvlm(tiny_lvlm_folder)
     known = vision.model.config

@@ -10,9 +10,8 @@ import torch
 from explorer.errors import ModelError
 from explorer.vlm.attention import changed_attention
 from explorer.vlm.base import Asked, AttentionEdit
-from explorer.vlm.llava import Llava
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.memory import Memory
-from explorer.vlm.script import script_of
 
 FAMILIES = ["Llama", "Qwen2", "Mistral", "Gemma", "Gemma2", "Gemma3", "Phi3"]
 PROMPT = "what is on the table?"
@@ -36,19 +35,13 @@ def features_of(lvlm: Llava, seed: int) -> torch.Tensor:
 
 def slowly(lvlm: Llava, features: torch.Tensor, edit: AttentionEdit | None, most: int) -> tuple[int, ...]:
     """The greedy answer, everything read again for each of its tokens."""
-    prompt = lvlm._tokens(PROMPT, len(features), most)["input_ids"]
+    prompt = lvlm._branch(Asked(PROMPT, features), most)
+    text_model, embed = lvlm.model.model.language_model, lvlm.model.get_input_embeddings()
     said: list[int] = []
     while len(said) < most and said[-1:] != [2]:
-        script = script_of(
-            lvlm.model.get_input_embeddings(),
-            prompt,
-            torch.tensor(said, dtype=torch.int64),
-            features[None],
-            4,
-        )
-        text_model = lvlm.model.model.language_model
-        with torch.no_grad(), changed_attention(text_model, edit, script.image, script.last):
-            logits = lvlm.model(inputs_embeds=script.embeddings, use_cache=False).logits
+        rows = torch.cat([prompt.rows(), embed(torch.tensor(said, dtype=torch.int64))])[None]
+        with torch.no_grad(), changed_attention(text_model, edit, prompt.image, len(prompt.ids) - 1):
+            logits = lvlm.model(inputs_embeds=rows, use_cache=False).logits
         said.append(int(logits[0, -1].argmax()))
     return tuple(said)
 

@@ -18,8 +18,9 @@ from explorer.vlm.attention import changed_attention
 from explorer.vlm.base import Asked, AttentionEdit, Step
 from explorer.vlm.cache import GrowingCache
 from explorer.vlm.decode import Branch, Decoder
-from explorer.vlm.llava import Llava
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.memory import Memories, Memory
+from tests.vlm.asking import ids_and_mask
 
 PROMPT, QUESTION = "Describe the image.", "is the cat red"
 EDITS = (
@@ -71,7 +72,7 @@ def written_out(
         scores = []
         for branch in branches:
             said = model.get_input_embeddings()(torch.tensor(tokens, dtype=torch.int64))
-            rows = torch.cat([branch.embeddings(), said])[None]
+            rows = torch.cat([branch.rows(), said])[None]
             edit, prompt = branch.attention, len(branch.ids)
             with changed_attention(model.model.language_model, edit, branch.image, prompt - 1):
                 scores.append(model(inputs_embeds=rows, use_cache=False).logits[0, -1].float())
@@ -226,7 +227,7 @@ def test_a_siglip_tower(lvlm: Llava) -> None:
     for move in range(6):
         pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(move // 2))
         ready = siglip.features(siglip.tower(pixels, siglip.read_block)[0], siglip.read_block)
-        inputs = siglip._tokens(PROMPT, len(ready), 10)
+        inputs = ids_and_mask(siglip, PROMPT, len(ready), 10)
         wanted = model.generate(**inputs, pixel_values=pixels, max_new_tokens=10, do_sample=False)
         tokens = last(siglip.decode([Asked(PROMPT, ready)], 10, None, memory)).tokens
         assert tokens == tuple(wanted[0, inputs["input_ids"].shape[1] :].tolist())
@@ -261,7 +262,7 @@ def test_the_settings_of_the_model_are_honoured(
     monkeypatch.setattr(lvlm.model.generation_config, name, value)
     memory, other = Memory(), 0
     for seed in (*range(4), 3):
-        inputs = lvlm._tokens(PROMPT, 16, 10)
+        inputs = ids_and_mask(lvlm, PROMPT, 16, 10)
         ready = {"image": type("Ready", (), {"pooler_output": [picture(seed)]})()}
         wanted = lvlm.model.generate(**inputs, mm_encoder_outputs=ready, max_new_tokens=10, do_sample=False)
         step = last(lvlm.decode([Asked(PROMPT, picture(seed))], 10, None, memory))
@@ -351,7 +352,7 @@ def test_an_instruction_is_a_system_message_or_stands_in_front(
 
 def test_a_half_character_is_held_back(lvlm: Llava) -> None:
     pieces = {1: "a", 2: "a\ufffd", 3: "aé", 4: "aé\ufffd"}
-    decoder = Decoder(lvlm.model, lvlm.model.model.language_model, lambda tokens: pieces[len(tokens)])
+    decoder = Decoder(lvlm._side, lvlm.model.generation_config, lambda tokens: pieces[len(tokens)])
     branch = lvlm._branch(Asked(PROMPT, picture(0)), 4)
     assert [step.text for step in decoder.decode([branch], 4)] == ["a", "a", "aé", "aé\ufffd"]
 
@@ -373,11 +374,11 @@ def alive(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
 
     def watched(lvlm: Llava, asked: Asked, limit: int) -> Branch:
         def embeddings() -> torch.Tensor:
-            rows.append(weakref.ref(found := plain.embeddings()))
+            rows.append(weakref.ref(found := plain.rows()))
             return found
 
         plain = branch(lvlm, asked, limit)
-        return plain._replace(embeddings=embeddings)
+        return plain._replace(rows=embeddings)
 
     def count() -> tuple[int, int]:
         kept = [tensor for one in rows if (tensor := one()) is not None]

@@ -13,7 +13,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from explorer.vlm import open_lvlm
 from explorer.vlm.base import Asked
 from explorer.vlm.cache import can_be_cropped
-from explorer.vlm.llava import Llava
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.memory import Memory
 
 SIZES = {
@@ -100,8 +100,8 @@ def lvlm(request: pytest.FixtureRequest, tiny: Llava) -> Llava:
 
 def by_generate(lvlm: Llava, asked: Asked, limit: int) -> list[int]:
     """The tokens that `model.generate` answers."""
-    shown = None if asked.features is None else len(asked.features)
-    inputs = lvlm._tokens(asked.prompt, shown, 1, asked.preface)
+    ids = torch.tensor([lvlm._branch(asked, 1).ids])
+    inputs: dict = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if asked.features is not None:
         ready = transformers.modeling_outputs.BaseModelOutputWithPooling(pooler_output=[asked.features])
         inputs["mm_encoder_outputs"] = {"image": ready}

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from explorer.errors import ModelError
+from explorer.vlm.adapter import Question
 from explorer.vlm.base import AnswerWord
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.gradients import token_log_probs
-from explorer.vlm.llava import Llava
 
 FAMILIES = ["Llama", "Qwen2", "Mistral", "Gemma", "Gemma2", "Gemma3", "Phi3"]
 PROMPT, ANSWER = "what is on the table?", "a red cat beside the big unknown-dog"
@@ -178,11 +179,11 @@ def test_attention_of_words_is_that_of_the_rows_before_them(
     features, words = lvlm.features(hidden_of(lvlm, 2), 2), joined(lvlm)
     script = eager._script(features[None], PROMPT, ANSWER)
     with torch.no_grad():
-        output = eager.model(inputs_embeds=script.embeddings, output_attentions=True)
+        output = eager.model(inputs_embeds=script.rows, output_attentions=True)
     full = torch.stack(output.attentions)[:, 0].mean(dim=1)  # layers, rows, columns
-    ids = lvlm._tokens(PROMPT, 16, 1)["input_ids"][0]
+    ids = lvlm._ids(Question(PROMPT), 16, 1, None)
     columns, prompt = (ids == 4).nonzero()[:, 0], len(ids)
-    assert torch.equal(script.embeddings[0, columns], features)
+    assert torch.equal(script.rows[0, columns], features)
     for layers in (None, (0, 1), (1, 3), (2, 3)):
         here = full if layers is None else full[layers[0] : layers[1]]
         found = lvlm.word_attention(features, PROMPT, ANSWER, words, layers)

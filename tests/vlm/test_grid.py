@@ -16,9 +16,9 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from explorer.errors import ModelError
 from explorer.records import Grid
 from explorer.vlm import open_lvlm
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.grid import Framing, framing_of, grid_of
 from explorer.vlm.hooks import capture
-from explorer.vlm.llava import Llava
 
 SIZES = [
     (32, 32),
@@ -44,7 +44,7 @@ def embeddings(lvlm: Llava, pixels: torch.Tensor) -> torch.Tensor:
     embed = lvlm.model.model.vision_tower.embeddings
     with torch.no_grad(), capture(embed) as seen:
         embed(pixels)
-    return seen.output[0, lvlm.patch_slice]
+    return seen.output[0, 1:]
 
 
 def changes(lvlm: Llava, image: Image.Image, area: tuple[float, float, float, float]) -> np.ndarray:

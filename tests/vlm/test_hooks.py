@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from explorer.vlm import open_lvlm
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.hooks import capture, edited, last_rows_only
-from explorer.vlm.llava import Llava
 
 
 @pytest.fixture

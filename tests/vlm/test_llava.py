@@ -15,8 +15,9 @@ from PIL import Image
 from explorer.errors import ModelError
 from explorer.vlm import Asked, open_lvlm
 from explorer.vlm.base import word_of
+from explorer.vlm.families.llava import Llava
 from explorer.vlm.hooks import capture
-from explorer.vlm.llava import Llava
+from tests.vlm.asking import ids_and_mask
 
 PROMPT = "Describe the image."
 
@@ -59,7 +60,7 @@ def test_prompt_ids_are_those_of_the_processor(lvlm: Llava) -> None:
     for prompt in (PROMPT, "", "is the cat\nred </s> or green"):
         text = lvlm.prompt_text(prompt)
         theirs = lvlm.processor(images=[picture(0)], text=[text], return_tensors="pt")
-        ours = lvlm._tokens(prompt, 16, 8)
+        ours = ids_and_mask(lvlm, prompt, 16, 8)
         assert torch.equal(ours["input_ids"], theirs["input_ids"])
         assert torch.equal(ours["attention_mask"], theirs["attention_mask"])
 

@@ -26,7 +26,7 @@ def test_what_is_known_of_an_opened_model(tiny_lvlm_folder: Path) -> None:
     lvlm = open_lvlm(str(tiny_lvlm_folder))
     assert lvlm.model_id.startswith("tiny@") and len(lvlm.model_id) == len("tiny@") + 12
     assert (lvlm.block_count, lvlm.read_block, lvlm.width(0)) == (4, 2, 32)
-    assert lvlm.patch_slice == slice(1, None)
+    assert lvlm.has_cls
     assert "crop the middle 32 x 32" in lvlm.preprocessing
     assert lvlm.default_prompt == "Describe the image."
     assert lvlm.model.dtype == torch.float32 and not lvlm.model.training

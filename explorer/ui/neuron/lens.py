@@ -75,7 +75,7 @@ def picture(session: Session, exemplar: Exemplar) -> bytes:
         whole = _original(exemplar.origin)
         if whole is None:
             return exemplar.thumbnail
-        box = session.lvlm.preprocess(whole)[1].covered
+        box = session.lvlm.preprocess(whole, fixed=True).grid.covered
     except ExplorerError:  # the file is gone, or is no picture any more
         return exemplar.thumbnail
     shown = whole.crop(tuple(round(edge) for edge in box))
