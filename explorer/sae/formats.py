@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from explorer.errors import SAEError
-from explorer.sae.loaders import own
+from explorer.sae.loaders import dictionary_learning, own, sae_for_vlm
 from explorer.sae.loaders.found import Found
 from explorer.sae.loaders.places import find
 from explorer.sae.loaders.reading import read_config, read_weights
@@ -36,7 +36,7 @@ class Loader(Protocol):
 
 # The order in which they are asked. To come, each at its place: saev, sae_lens, sparsify, prisma, patchsae
 # (after own), sae_for_vlm, dictionary_learning, overcomplete.
-LOADERS: tuple[Loader, ...] = (own,)
+LOADERS: tuple[Loader, ...] = (own, sae_for_vlm, dictionary_learning)
 
 
 def load_sae(path: str | Path, hints: Mapping[str, object] | None = None, revision: str | None = None) -> SAE:
@@ -64,6 +64,8 @@ def load_sae(path: str | Path, hints: Mapping[str, object] | None = None, revisi
         if str(found.weights) in str(error):
             raise
         raise type(error)(f"{found.weights} ({loader.NAME}): {error}") from error
+    if loader is not own:
+        sae.facts = {"format": loader.NAME, **sae.facts}
     return sae.eval().requires_grad_(False)
 
 
