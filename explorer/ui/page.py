@@ -95,6 +95,11 @@ def style() -> str:
     return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
+def head() -> str:
+    """What the head of the page holds: the script that runs before the framework opens a stream."""
+    return f"<script>{(STYLES / 'streams.js').read_text(encoding='utf-8')}</script>"
+
+
 def look() -> dict[str, object]:
     """Arguments of `launch` that decide how the page looks."""
-    return {"theme": theme(), "css": style(), "footer_links": []}
+    return {"theme": theme(), "css": style(), "head": head(), "footer_links": []}

@@ -45,17 +45,22 @@ def ann(browser: Browser, below: str) -> Iterator[Page]:
     page.set_default_timeout(PATIENCE_MS)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(below)
-    page.get_by_label("username").fill("ann")
-    page.get_by_label("password").fill("secret")
-    page.get_by_role("button", name="Login").click()
-    page.locator("#cards .card").first.wait_for()
-    page.locator("#baseline [aria-busy=false]").wait_for()
+    enter(page, below)
     yield page
     context.close()
     urls = [url for url in asked if not url.startswith(("data:", "blob:"))]
     assert [url for url in urls if not url.startswith(below)] == []
     assert {urlsplit(url).path.split("/")[1] for url in urls} == {PREFIX[1:]}
+
+
+def enter(page: Page, address: str) -> None:
+    """Log in, and wait for the first caption."""
+    page.goto(address)
+    page.get_by_label("username").fill("ann")
+    page.get_by_label("password").fill("secret")
+    page.get_by_role("button", name="Login").click()
+    page.locator("#cards .card").first.wait_for()
+    page.locator("#baseline [aria-busy=false]").wait_for()
 
 
 def upload(page: Page, name: str, data: bytes) -> None:
@@ -92,6 +97,24 @@ def test_the_page_below_a_proxy_without_a_store(
     ann.locator("#bench input[type=range]").first.press("Home")
     expect(ann.locator("#steered .word").first).to_be_visible()
     expect(ann.locator(".toast-body")).to_have_count(0)
+
+
+def test_no_answer_is_lost_behind_a_slow_proxy(browser: Browser, hosted: Served) -> None:
+    """Each stream of answers ends .3 s late, when the event that follows the last one has joined already."""
+    with proxied(hosted.address, PREFIX, late=0.3) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        enter(page, address)
+        page.locator("#cards .card").first.locator("[data-do=put]").click()
+        page.locator("#bench input[type=range]").first.press("Home")
+        page.locator("#steered .word").first.wait_for()
+        page.locator('#shelf [data-with*="farmyard"]').click()
+        page.locator('#shelf [data-with*="farmyard"][aria-pressed=true]').wait_for()
+        for panel in ("baseline", "steered"):
+            page.locator(f"#{panel} [aria-busy=false] .word").first.wait_for()
+        expect(page.locator(".toast-body")).to_have_count(0)
+        context.close()
 
 
 def test_the_line_at_the_top_unfolds(ann: Page) -> None:

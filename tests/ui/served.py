@@ -130,9 +130,30 @@ class Visitor:
         return json.loads(body)[0]
 
 
+def _ends_late(parts: Iterator[bytes], late: float) -> Iterator[bytes]:
+    """The same bytes, but the message that ends the stream comes `late` seconds later and in pieces."""
+    waiting = b""
+    for part in parts:
+        waiting += part
+        while (end := waiting.find(b"\n\n") + 2) > 1:
+            message, waiting = waiting[:end], waiting[end:]
+            if b'"close_stream"' not in message:
+                yield message
+                continue
+            time.sleep(late)
+            for start in range(0, len(message), 7):
+                yield message[start : start + 7]
+                time.sleep(0.001)
+    if waiting:
+        yield waiting
+
+
 @contextlib.contextmanager
-def proxied(address: str, prefix: str) -> Iterator[str]:
-    """Address of a proxy that serves the page below `prefix`, which it cuts off; answers as bytes arrive."""
+def proxied(address: str, prefix: str, late: float = 0.0) -> Iterator[str]:
+    """Address of a proxy that serves the page below `prefix`, which it cuts off; answers as bytes arrive.
+
+    late: seconds by which it holds back the message that ends a stream of events; then it comes in pieces.
+    """
     target = urllib.parse.urlsplit(address)
 
     class Proxy(BaseHTTPRequestHandler):
@@ -151,7 +172,8 @@ def proxied(address: str, prefix: str) -> Iterator[str]:
                     if key.lower() not in ("transfer-encoding", "connection", "server", "date"):
                         self.send_header(key, value)
                 self.end_headers()
-                while part := answer.read1(65536):
+                parts = iter(lambda: answer.read1(65536), b"")
+                for part in _ends_late(parts, late) if "/queue/data" in self.path and late else parts:
                     self.wfile.write(part)
                     self.wfile.flush()
             except (BrokenPipeError, ConnectionResetError, http.client.IncompleteRead):
