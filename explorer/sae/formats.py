@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Protocol
 
 from explorer.errors import SAEError
-from explorer.sae.loaders import dictionary_learning, own, sae_for_vlm
+from explorer.sae.loaders import (
+    dictionary_learning,
+    overcomplete,
+    own,
+    patchsae,
+    prisma,
+    sae_for_vlm,
+    sae_lens,
+    saev,
+    sparsify,
+)
 from explorer.sae.loaders.found import Found
 from explorer.sae.loaders.places import find
 from explorer.sae.loaders.reading import read_config, read_weights
@@ -34,9 +44,18 @@ class Loader(Protocol):
         """The SAE. Raises SAEError for what does not add up."""
 
 
-# The order in which they are asked. To come, each at its place: saev, sae_lens, sparsify, prisma, patchsae
-# (after own), sae_for_vlm, dictionary_learning, overcomplete.
-LOADERS: tuple[Loader, ...] = (own, sae_for_vlm, dictionary_learning)
+LOADERS: tuple[Loader, ...] = (
+    own,
+    saev,
+    sae_lens,
+    sparsify,
+    prisma,
+    patchsae,
+    sae_for_vlm,
+    dictionary_learning,
+    overcomplete,
+)
+"""The order in which they are asked."""
 
 
 def load_sae(path: str | Path, hints: Mapping[str, object] | None = None, revision: str | None = None) -> SAE:
