@@ -49,6 +49,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
     architecture = text(config, "architecture") or ("gated" if found.has("b_gate") else "standard")
     if architecture not in ("standard", "vanilla", "gated"):
         raise SAEError(f"the architecture is {architecture!r:.80}; expected standard, vanilla or gated")
+    scaling = _scaling(config)
     shapes = SHAPES | (GATES if architecture == "gated" else {})
     tensors, dims = need(found.tensors, shapes, _sizes(config))
     weights = fold.Weights(*(tensors[name] for name in SHAPES))
@@ -66,7 +67,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
         rule=rule,
         site_block=_block(config),
         facts=_facts(config, architecture),
-        scaling=_scaling(config),
+        scaling=scaling,
     )
 
 
