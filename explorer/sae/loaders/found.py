@@ -103,17 +103,21 @@ def _bind(name: str, tensor: Tensor, letters: list[str], sizes: dict[str, int]) 
     """Learn the sizes of a tensor's letters. Raises SAEError when they do not fit those known."""
     expected = [1 if letter == "1" else sizes.get(letter) for letter in letters]
     shape = list(tensor.shape)
-    fits = len(shape) == len(letters) and all(
-        size is None or size == given for size, given in zip(expected, shape, strict=True)
-    )
-    if not fits:
+    if not _fits(shape, expected):
         wanted = ", ".join(
             letter if size is None or letter == "1" else f"{letter} = {size}"
             for letter, size in zip(letters, expected, strict=True)
         )
-        turned = " (is it transposed?)" if shape[::-1] == expected else ""
+        turned = " (is it transposed?)" if _fits(shape[::-1], expected) else ""
         raise SAEError(f"{name} has the shape {shape}; expected [{wanted}]{turned}")
     sizes.update({letter: size for letter, size in zip(letters, shape, strict=True) if letter != "1"})
+
+
+def _fits(shape: list[int], expected: list[int | None]) -> bool:
+    """Whether a shape has the sizes expected, of which some may not be known."""
+    return len(shape) == len(expected) and all(
+        size is None or size == given for size, given in zip(expected, shape, strict=True)
+    )
 
 
 def check_finite(tensors: Mapping[str, Tensor], infinite: Iterable[str] = ()) -> None:

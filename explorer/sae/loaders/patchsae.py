@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from explorer.errors import SAEError
+from explorer.sae.loaders.fold import Weights
 from explorer.sae.loaders.found import Found, need, text, whole
 from explorer.sae.model import SAE
 from explorer.sae.rules import ActivationRule
@@ -48,7 +49,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
     factor = "d_sae" if record.get("d_sae") is not None else "expansion_factor"
     neurons = whole(record, factor) * (1 if factor == "d_sae" else width)
     fitted = need(found.tensors, SHAPES, {"d": width, "F": neurons})
-    W_enc, b_enc, W_dec, b_dec = (fitted.tensors[name] for name in SHAPES)
+    weights = Weights(*(fitted.tensors[name] for name in SHAPES))
     facts = {
         "format": "patchsae",
         "project": "dynamical-inference/patchsae",
@@ -57,7 +58,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
         "hook": f"{record.get('module_name')} of block {record.get('block_layer')}",
         "tokens": "cls" if record.get("class_token") else "all",
     }
-    return SAE(W_enc, b_enc, W_dec, b_dec, ActivationRule("relu"), site_block=_block(record), facts=facts)
+    return SAE(*weights, ActivationRule("relu"), site_block=_block(record), facts=facts)
 
 
 def _block(record: Mapping[str, Any]) -> int | None:

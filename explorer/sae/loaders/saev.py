@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from explorer.errors import SAEError
+from explorer.sae.loaders.fold import Weights
 from explorer.sae.loaders.found import Found, need, whole
 from explorer.sae.model import SAE
 from explorer.sae.rules import ActivationRule
@@ -68,10 +69,10 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
     neurons = _neurons(stated.settings, width)
     shapes = SHAPES | ({THRESHOLD: ""} if stated.kind == "BatchTopK" else {})
     fitted = need(found.tensors, shapes, {"d": width, "F": neurons}, optional=(THRESHOLD,))
-    W_enc, b_enc, W_dec, b_dec = (fitted.tensors[name] for name in SHAPES)
+    weights = Weights(*(fitted.tensors[name] for name in SHAPES))
     subtracts = _flag(hints, "subtract_b_dec", stated.subtracts)
     if not subtracts:
-        b_enc = (b_enc.double() + b_dec.double() @ W_enc.double()).float()
+        weights = weights.uncentred()
     layer = training.get("layer")
     block = layer if isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 else None
     facts = {
@@ -85,7 +86,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
         "tokens": training.get("tokens"),
     }
     rule = _rule(stated, neurons, fitted.tensors.get(THRESHOLD), hints)
-    return SAE(W_enc, b_enc, W_dec, b_dec, rule, site_block=block, facts=facts)
+    return SAE(*weights, rule, site_block=block, facts=facts)
 
 
 def _stated(header: Mapping[str, Any]) -> Stated:
