@@ -239,7 +239,8 @@ def test_an_interrupt_leaves_no_orphans() -> None:
 
 def test_pictures_of_different_grids_do_not_fit() -> None:
     def by_size(image: Image.Image) -> Prepared:
-        values, grid = prepare(image)
+        made = prepare(image)
+        values, grid = made.pixel_values, made.grid
         return Prepared(values, Grid(4, 4 + image.info.get("more", 0), 8, 8, grid.covered))
 
     class Mixed(SceneSource):
