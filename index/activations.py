@@ -73,6 +73,7 @@ class Encoder:
         codes = self.sae.encode_sparse(tokens.flatten(0, 1), dtype=self.dtype)
         on_patches = codes if not self.include_cls else _only_patches(codes, n_tokens, n_patches)
         fvu = unexplained(self.sae, patches, on_patches)
+        codes = _firing(codes)
         sketches = (patches - self.sae.b_dec) @ self._sketch
         return EncodedChunk(
             items,
@@ -104,6 +105,12 @@ def _codes(codes: SparseCodes, n_images: int, n_tokens: int, n_patches: int) -> 
     token = codes.tokens - image * n_tokens
     columns = (column.to(torch.int32).cpu().numpy() for column in (image, token, codes.neurons))
     return Codes(*columns, codes.values.cpu().numpy(), n_images, n_patches)
+
+
+def _firing(codes: SparseCodes) -> SparseCodes:
+    """The activations above 0, which are what an index counts; all of them unless the SAE is signed."""
+    above = codes.values > 0
+    return codes if bool(above.all()) else SparseCodes(*(part[above] for part in codes))
 
 
 def _only_patches(codes: SparseCodes, n_tokens: int, n_patches: int) -> SparseCodes:

@@ -148,8 +148,8 @@ def _activations(image, lvlm: LVLM, sae: SAE, block: int, neuron: int) -> _Alone
     """Run one picture through the tower, and one neuron of the SAE's answer."""
     prepared = lvlm.preprocess(image, fixed=True)
     hidden = lvlm.tower(prepared.pixel_values, block, prepared)[0].float()
-    on_patches = sae.encode(prepared.patches(hidden))[:, neuron].cpu().numpy()
-    return _Alone(on_patches, float(sae.encode(hidden[:1])[0, neuron]) if lvlm.has_cls else 0.0)
+    on_patches = sae.encode(prepared.patches(hidden))[:, neuron].clamp_min(0).cpu().numpy()
+    return _Alone(on_patches, max(float(sae.encode(hidden[:1])[0, neuron]), 0.0) if lvlm.has_cls else 0.0)
 
 
 def _drift(exemplar: Exemplar, store: Store, alone: _Alone) -> Drift:

@@ -160,7 +160,7 @@ class _Edits:
             raise EditError(f"the mask has the shape {mask.shape}, the picture's grid {maps.shape[1:]}")
         if self.mode != "set":
             return 0.0 if self.mode == "add" else 1.0
-        reached = maps[:, mask] if isinstance(mask, np.ndarray) else maps[maps > 0] if mask else maps
+        reached = maps[:, mask] if isinstance(mask, np.ndarray) else maps[maps != 0] if mask else maps
         return float(reached.mean()) if reached.size else 0.0
 
 

@@ -1,9 +1,10 @@
 """Which neurons make the model say a word: ranked by a guess, then by what happens without them.
 
 The guess is gradient x activation at the site: with g_t the gradient of the word's log-probability by
-patch t, neuron j contributes z_tj (g_t . W_dec[j]) there, and the sum over patches is the first-order
-drop of the log-probability when the neuron is set to zero. The best guesses are then set to zero (or another
-value) for real, one by one, and ranked by the drop that this gives.
+patch t, neuron j contributes z_tj (g_t . W_dec[j]) there (times the patch's scale, for an SAE that scales
+each vector), and the sum over patches is the first-order drop of the log-probability when the neuron is set
+to zero. The best guesses are then set to zero (or another value) for real, one by one, and ranked by the drop
+that this gives.
 
 What it does not know: a neuron that does not fire has nothing to contribute and is never listed. Where a
 word is said because something is missing (a fork, because nothing says "no fork"), the neurons listed are
@@ -176,7 +177,8 @@ class Contributions:
             raise EditError(f"no neuron fires at the {int(mask.sum())} patches asked about; choose others")
         tokens, neurons, values = (column[here] for column in codes)
         slopes = torch.zeros_like(values)
-        directions = session.sae.W_dec.detach().cpu()
+        directions, scale = session.sae.W_dec.detach().cpu(), session.sae.scale(view.patches)
+        gradient = gradient if scale is None else gradient * scale.factor.to(gradient)
         for start in range(0, len(tokens), _CHUNK):
             part = slice(start, start + _CHUNK)
             slopes[part] = (gradient[tokens[part]] * directions[neurons[part]]).sum(1)

@@ -46,7 +46,7 @@ class Drop(NamedTuple):
 def edits_of(view: View, neurons: Sequence[int], value: float, patches: Patches) -> tuple[Edit, ...]:
     """The edits that set neurons to a value; with a mask, each only where it fires."""
     if isinstance(patches, np.ndarray):
-        return tuple(Edit(n, value, "set", patches & (view.map(n) > 0)) for n in neurons)
+        return tuple(Edit(n, value, "set", patches & (view.map(n) != 0)) for n in neurons)
     return tuple(Edit(n, value, "set", patches) for n in neurons)
 
 

@@ -99,7 +99,9 @@ def word_map(
     weights = _picture_shares(session.word_attention(view, asked, said, chosen))
     slopes = session.word_gradients(view, asked, said, chosen)
     attention = attended(view.codes, weights, pool)
-    gradient = attributed(view.codes, slopes.gradients, session.sae.W_dec, pool)
+    scale = session.sae.scale(view.patches)
+    gradients = slopes.gradients if scale is None else slopes.gradients * scale.factor.to(slopes.gradients)
+    gradient = attributed(view.codes, gradients, session.sae.W_dec, pool)
     if neurons is None:
         first = best(np.stack([attention, gradient]), tried)
         pool, attention, gradient = pool[first], attention[:, first], gradient[:, first]

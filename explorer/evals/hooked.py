@@ -78,7 +78,7 @@ class Hooked:
         """The block's output [1, tokens, d]: encode all patches, change neurons, add what that changes."""
         first = int(self.lvlm.has_cls)
         patches = hidden[:, first:]
-        z = self.sae.encode(patches)
+        z, scale = self.sae.encode(patches), self.sae.scale(patches)
         new = patches
         for neuron in dict.fromkeys(edit.neuron for edit in edits):
             before = z[..., neuron]
@@ -86,7 +86,8 @@ class Hooked:
             for edit in edits:
                 if edit.neuron == neuron:
                     after = torch.where(_where(edit, before), _value(edit, after), after)
-            new = new + (after - before)[..., None] * self.sae.W_dec[neuron]
+            moved = (after - before)[..., None] * self.sae.W_dec[neuron]
+            new = new + (moved if scale is None else moved * scale.factor)
         changed = hidden.clone()
         changed[:, first:] = new
         return changed
@@ -125,7 +126,7 @@ def _where(edit: Edit, before: Tensor) -> Tensor:
     if edit.patches is None:
         return torch.ones_like(before, dtype=torch.bool)
     if isinstance(edit.patches, str):
-        return before > 0
+        return before != 0
     return torch.from_numpy(edit.patches.ravel())[None].to(before.device)
 
 

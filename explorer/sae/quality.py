@@ -15,8 +15,8 @@ class Quality(NamedTuple):
 
     explained_variance: 1 - squared error / squared distance to the mean, summed over all vectors
     and dimensions (1 is perfect, 0 no better than the mean); prefixes: the same from the first
-    group, the first two, ...; l0: mean number of active neurons per vector; dead_share: share of
-    the neurons that are active on none of these vectors; vectors: how many there were.
+    group, the first two, ...; l0: mean number of neurons per vector whose activation is not 0; dead_share:
+    share of the neurons that are 0 on all of these vectors; vectors: how many there were.
     """
 
     explained_variance: float
@@ -33,12 +33,13 @@ def evaluate(sae: SAE, x: Tensor, chunk: int = CHUNK) -> Quality:
     errors = torch.zeros(len(sae.group_sizes), dtype=torch.float64)
     fired = torch.zeros(sae.n_neurons, dtype=torch.int64)
     for part in x.split(max(1, chunk // sae.n_neurons)):
-        z = sae.encode(part)
-        fired += (z > 0).sum(0).cpu()
-        left = part - sae.b_dec
+        z, scale = sae.encode(part), sae.scale(part)
+        fired += (z != 0).sum(0).cpu()
+        factor = 1 if scale is None else scale.factor
+        left = part - (sae.b_dec if scale is None else scale.back(sae.b_dec))
         start = 0
         for group, end in enumerate(sae.boundaries):
-            left = left - z[:, start:end] @ sae.W_dec[start:end]
+            left = left - z[:, start:end] @ sae.W_dec[start:end] * factor
             errors[group] += left.double().square().sum().cpu()
             start = end
     spread = (x - x.mean(0)).double().square().sum().cpu()
@@ -60,6 +61,7 @@ def unexplained(sae: SAE, patches: Tensor, codes: SparseCodes) -> list[float]:
     activations of all B * T patches in a row.
     """
     x = patches.float()
-    error = (x - sae.decode_sparse(codes, x.shape[0] * x.shape[1]).view_as(x)).square().sum(dim=(1, 2))
+    decoded = sae.decode_sparse(codes, x.shape[0] * x.shape[1], x.flatten(0, 1))
+    error = (x - decoded.view_as(x)).square().sum(dim=(1, 2))
     spread = (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
     return (error / spread.clamp_min(torch.finfo(spread.dtype).tiny)).tolist()

@@ -75,8 +75,9 @@ class View:
     image: upright RGB in natural pixels; prepared: the picture as the model takes it in; fvu: fraction of
     the variance of its patches that the SAE leaves unexplained; n_neurons: how many the SAE has; hidden:
     output of the SAE's block, [tokens, d] float32, with the tokens that are no patches; codes: activations
-    of the patches, whose tokens count from 0 row by row; memory: what generations leave for the next ones;
-    further: activations at the picture's further scales; noise: its noisy versions, as far as looked at.
+    of the patches, whose tokens count from 0 row by row (a signed SAE also has some below 0); memory: what
+    generations leave for the next ones; further: activations at the picture's further scales; noise: its
+    noisy versions, as far as looked at.
     """
 
     image: Image.Image
@@ -95,6 +96,12 @@ class View:
         return self.prepared.grid
 
     @property
+    def firing(self) -> SparseCodes:
+        """The activations above 0: where a neuron fires, as stores count it."""
+        above = self.codes.values > 0
+        return self.codes if bool(above.all()) else SparseCodes(*(part[above] for part in self.codes))
+
+    @property
     def patches(self) -> Tensor:
         """The output of the SAE's block at the patches, [rows * cols, d], row by row."""
         return self.prepared.patches(self.hidden)
@@ -107,11 +114,12 @@ class View:
         """
         if pool not in ("mean", "max", "weighted"):
             raise ValueError(f"unknown pool {pool!r}; use 'mean', 'max' or 'weighted'")
-        neurons, place = torch.unique(self.codes.neurons, return_inverse=True)
+        codes = self.firing
+        neurons, place = torch.unique(codes.neurons, return_inverse=True)
         pooled = torch.zeros(len(neurons), dtype=torch.float64)
-        values = self.codes.values.double()
+        values = codes.values.double()
         if pool == "weighted":
-            pooled.index_add_(0, place, values * self._weights(weights)[self.codes.tokens])
+            pooled.index_add_(0, place, values * self._weights(weights)[codes.tokens])
         elif pool == "mean":
             pooled.index_add_(0, place, values / (self.grid.rows * self.grid.cols))
         else:
@@ -132,8 +140,9 @@ class View:
     def top_at(self, row: int, col: int, k: int = 20) -> list[Activation]:
         """The k strongest neurons at one patch. Raises IndexError outside the grid."""
         self.grid.box_of(row, col)
-        here = self.codes.tokens == row * self.grid.cols + col
-        return _strongest(self.codes.neurons[here], self.codes.values[here], k)
+        codes = self.firing
+        here = codes.tokens == row * self.grid.cols + col
+        return _strongest(codes.neurons[here], codes.values[here], k)
 
     def top_among(
         self, patches: np.ndarray, k: int = 20, pool: Literal["mean", "max"] = "mean"
@@ -150,9 +159,10 @@ class View:
                 f"mark some patches in a ({self.grid.rows}, {self.grid.cols}) boolean mask, "
                 f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
             )
-        here = torch.from_numpy(chosen.ravel())[self.codes.tokens]
-        neurons, place = torch.unique(self.codes.neurons[here], return_inverse=True)
-        pooled, values = torch.zeros(len(neurons), dtype=torch.float64), self.codes.values[here].double()
+        codes = self.firing
+        here = torch.from_numpy(chosen.ravel())[codes.tokens]
+        neurons, place = torch.unique(codes.neurons[here], return_inverse=True)
+        pooled, values = torch.zeros(len(neurons), dtype=torch.float64), codes.values[here].double()
         if pool == "mean":
             pooled.index_add_(0, place, values / int(chosen.sum()))
         else:
@@ -160,7 +170,10 @@ class View:
         return _strongest(neurons, pooled, k)
 
     def map(self, neuron: int) -> np.ndarray:
-        """Where a neuron fires: (rows, cols) float32. Raises EditError for a neuron that does not exist."""
+        """A neuron's activations, 0 where it is silent: (rows, cols) float32.
+
+        Raises EditError for a neuron that does not exist.
+        """
         if not 0 <= neuron < self.n_neurons:
             raise EditError(f"there is no neuron {neuron}: this SAE has {self.n_neurons}, counted from 0")
         here = self.codes.neurons == neuron

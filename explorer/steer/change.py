@@ -6,6 +6,7 @@ S_K are the K largest activations of a picture and of its noisy self; of equal o
 first. When fewer than K neurons fire, the equation leaves open who the others are. Here they are the first
 of the silent neurons, so that nothing changes when nothing changes; `active_only` counts those that fire
 alone and divides by their number; or rank pre-activations after ReLU, as `change_ratio` takes any rows.
+Activations below 0, which a signed SAE has, count as silent in what takes sparse activations here.
 Knows activations; nothing of vectors, models or stores.
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from explorer.errors import EditError
 from explorer.sae import SparseCodes
 from explorer.steer.checks import whole
+from explorer.steer.contrast import kept
 
 K = 20
 
@@ -68,6 +70,7 @@ def pooled(
 
     Raises EditError for another pool.
     """
+    codes = kept(codes, codes.values > 0)
     dense = torch.zeros(n_neurons, dtype=torch.float64, device=codes.values.device)
     match pool:
         case "mean":
@@ -119,6 +122,7 @@ def patch_level(
 
 def _top_keys(codes: SparseCodes, n_tokens: int, n_neurons: int, k: int, active_only: bool) -> Tensor:
     """The k strongest neurons of every patch, as numbers token * n_neurons + neuron."""
+    codes = kept(codes, codes.values > 0)
     ranked = codes.values.argsort(descending=True, stable=True)
     ranked = ranked[codes.tokens[ranked].argsort(stable=True)]
     fire = torch.bincount(codes.tokens, minlength=n_tokens)

@@ -31,7 +31,8 @@ class Contrast:
     step: of the noise, 0 .. 999; strength: the paper's lambda, 0 for no change, negative for the
     opposite; seed: of the noise; suppress_always_on: leave the always-on neurons as they are;
     min_frequency: always-on is who is in the image-level top-20 of at least this share of the images;
-    clamp: no activation falls below 0 (the paper keeps negative ones).
+    clamp: no activation falls below 0, nor one that is below 0 already any further (the paper keeps
+    negative ones).
     Raises EditError for a number outside its limits.
     """
 
@@ -72,7 +73,7 @@ def contrasted(
     if contrast.suppress_always_on and len(always_on):
         change[torch.isin(neurons, torch.tensor(sorted(always_on), device=neurons.device))] = 0.0
     if contrast.clamp:
-        change = (before + change).clamp_min(0.0) - before
+        change = (before + change).maximum(before.clamp_max(0.0)) - before
     return kept(SparseCodes(merged // n_neurons, neurons, change), change != 0)
 
 

@@ -30,7 +30,7 @@ def edited(edit: Edit | RangeEdit, now: Tensor, untouched: Tensor) -> Tensor:
     if edit.patches is None:
         return new
     if isinstance(edit.patches, str):
-        where = untouched > 0
+        where = untouched != 0
     else:
         where = torch.from_numpy(edit.patches.flatten()).to(now.device)
     return torch.where(where, new, now)

@@ -32,7 +32,7 @@ class Gauges(NamedTuple):
 def gauges(patches: Tensor, steered: Steered, codes: SparseCodes, sae: SAE) -> Gauges:
     """The gauges of patches [T, d] with activations `codes`, after an intervention."""
     h, after = patches.float(), steered.patches.float()
-    unexplained = sae.decode_sparse(codes, len(h)).to(h).neg_().add_(h)
+    unexplained = sae.decode_sparse(codes, len(h), h).to(h).neg_().add_(h)
     error = _product(unexplained, unexplained)
     work = h - h.mean(0)
     spread = max(_product(work, work), TINY)

@@ -1,8 +1,9 @@
 """Interventions: from what a person asks of the neurons to the new output of the SAE's block.
 
 With activations z and changed activations z', the patches become `h + (z' - z) W_dec`, so that what
-the SAE does not explain stays untouched and no change means the same tensor. `replace` gives `decode(z')`
-instead, the form of the steering literature, which also injects the SAE's error.
+the SAE does not explain stays untouched and no change means the same tensor. An SAE that scales each vector
+adds that in each patch's own scale. `replace` gives `decode(z')` instead, the form of the steering
+literature, which also injects the SAE's error.
 
 Contrast comes first, then the edits in their order. Only the columns of edited neurons are ever made
 dense, and z' - z is decoded as sparse as it is. Knows vectors and neurons; nothing of models or stores.
@@ -49,8 +50,8 @@ class Intervention:
 class Steered(NamedTuple):
     """Patches after an intervention.
 
-    patches: [T, d]; the very same tensor as before when nothing changed; change: [T, d], (z' - z) W_dec,
-    or None when nothing changed.
+    patches: [T, d]; the very same tensor as before when nothing changed; change: [T, d], (z' - z) W_dec in
+    the patches' own scale, or None when nothing changed.
     """
 
     patches: Tensor
@@ -71,9 +72,9 @@ def intervene(
 
     noisy: the activations of the same patches under the contrast's noise; always_on: the neurons that it
     leaves alone. Edits of one neuron act one after another on what the contrast made of it; "active"
-    means the patches where it fires in the untouched picture. Raises EditError for a neuron that the SAE
-    does not have, a value of absurd size, a mask of another shape than the grid, and a contrast without
-    `noisy`.
+    means the patches where its activation is not 0 in the untouched picture. Raises EditError for a neuron
+    that the SAE does not have, a value of absurd size, a mask of another shape than the grid, and a contrast
+    without `noisy`.
     """
     assert patches.shape == (grid.rows * grid.cols, sae.width), f"{tuple(patches.shape)} does not fit"
     for edit in intervention.edits:
@@ -85,10 +86,10 @@ def intervene(
         assert not len(noisy.tokens) or noisy.tokens[-1] < len(patches), "noise on another picture"
         moved = contrasted(codes, noisy, intervention.contrast, sae.n_neurons, always_on)
     difference = _difference(codes, moved, intervention.edits, len(patches))
-    base = sae.decode_sparse(codes, len(patches)).to(patches) if intervention.replace else patches
+    base = sae.decode_sparse(codes, len(patches), patches).to(patches) if intervention.replace else patches
     if difference is None or not len(difference.values):
         return Steered(base, None)
-    change = sae.decode_change(difference, len(patches)).to(patches)
+    change = sae.decode_change(difference, len(patches), sae.scale(patches)).to(patches)
     return Steered(base + change, change)
 
 

@@ -153,8 +153,8 @@ def _class_of(found: Found, trainer: Mapping[str, Any], hints: Mapping[str, obje
             return fitting[0]
         raise SAEError(
             "there is no config.json that names the class, and the tensors fit "
-            f"{' and '.join(fitting) or 'none'}: put config.json beside it, or pass hints={{'dict_class': ...}} "
-            f"with one of {', '.join(SHAPES)}"
+            f"{' and '.join(fitting) or 'none'}: put config.json beside it, or pass "
+            f"hints={{'dict_class': ...}} with one of {', '.join(SHAPES)}"
         )
     if kind in UNLIKE:
         raise SAEError(f"a {kind} is no autoencoder of one site; expected one of {', '.join(SHAPES)}")
