@@ -77,7 +77,7 @@ class Visitor:
         image = draw(scene).image
         start = time.perf_counter()
         visit = Visit(self.session.look(image), "A scene", photo_uri(image))
-        prompt = self.opening.opened(visit, None).prompt
+        prompt = self.opening.opened(visit).prompt
         said = list(self.steering.ask(visit, prompt, PLAIN))[-1][2]
         return visit, said, _since(start)
 

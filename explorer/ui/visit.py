@@ -1,7 +1,7 @@
 """What the page remembers of one visitor: the picture looked at, and what of it is in focus.
 
 Records that live in `gr.State` and nowhere else. All are frozen but `Turn` and `Study`, which stop an
-answer or an analysis that nobody waits for any more.
+answer or an analysis that nobody waits for any more, and `Order`, which knows late replies.
 """
 
 from __future__ import annotations
@@ -85,15 +85,50 @@ class Turn:
             self._cancel.set()
 
 
+class Order:
+    """The order in which a visitor asked: requests run side by side, so replies may come in another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = self._answered = 0
+
+    @property
+    def answered(self) -> int:
+        """The number of the newest request that was answered, 0 before."""
+        return self._answered
+
+    def ask(self) -> int:
+        """The number of a new request."""
+        with self._lock:
+            self._asked += 1
+            return self._asked
+
+    def answer(self, number: int) -> bool:
+        """Whether a reply to this request is to be shown: none to a newer one has been."""
+        with self._lock:
+            self._answered = max(self._answered, number)
+            return self._answered == number
+
+
 class Study(Turn):
     """The one analysis in the making for a visitor; a newer one, or another picture, stops it.
 
-    focus: what the cards were last told to show, so that a long analysis that fills them sees where the
-    person went meanwhile; left: another picture is open.
+    looks: what the cards are asked to show; focus: what they were last told to show, so that a long analysis
+    that fills them sees where the person went meanwhile; left: another picture is open.
     """
 
-    focus: Focus | None = None
-    left: bool = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = Order()
+        self.focus: Focus | None = None
+        self.left = False
+
+    def land(self, number: int, focus: Focus) -> bool:
+        """Whether the cards are to show this focus, asked for as look `number`: it does not come too late."""
+        if self.left or not self.looks.answer(number):
+            return False
+        self.focus = focus
+        return True
 
     def leave(self) -> None:
         """Another picture is open: stop, and show nothing of this one any more."""
@@ -107,7 +142,7 @@ class Visit:
 
     view: how the session saw it; title: its name; photo: the picture as a data URI, small enough to show;
     questions: what to ask of it; example: key of the example, "" for an upload; turn: its answers; study: its
-    analyses.
+    analyses; openings: of the pictures that are to follow this one; next: the latest that did, if any.
     """
 
     view: View
@@ -117,6 +152,15 @@ class Visit:
     example: str = ""
     turn: Turn = field(default_factory=Turn)
     study: Study = field(default_factory=Study)
+    openings: Order = field(default_factory=Order)
+    next: list[Visit] = field(default_factory=list)
+
+    def leave(self, fresh: Visit) -> None:
+        """Another picture is open: nothing is made or shown any more of this one, or of one between."""
+        for former in (self, *self.next):
+            former.turn.stop()
+            former.study.leave()
+        self.next[:] = [fresh]
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def make_desk(session: Session, opening: Opening, rules: Rules) -> Desk:
 @pytest.fixture
 def workspace(opening: Opening) -> list[Any]:
     """What the page hands to saving: the fork, steered; then a title and notes."""
-    visit = opening.example("phantom-fork", None).visit
+    visit = opening.example("phantom-fork").visit
     said = Said(FORK.question, FORK.baseline)
     told = Told(FORK.question, FORK.bench, how.dump(FORK.settings), FORK.steered or "")
     return [visit, said, told, FORK.bench, how.dump(FORK.settings), "My fork", "Look.\nTry."]
@@ -104,7 +104,7 @@ def test_a_story_opens_with_all_that_it_has(desk: Desk) -> None:
 
 
 def test_opening_stops_the_former_answer(desk: Desk, opening: Opening) -> None:
-    former = opening.example("farmyard", None).visit
+    former = opening.example("farmyard").visit
     cancel = former.turn.begin()
     desk.open_case(former, event(id="phantom-fork"))
     assert cancel.is_set()

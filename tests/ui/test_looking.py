@@ -9,7 +9,7 @@ from PIL import Image
 
 from explorer.records import Cell
 from explorer.ui.visit import Entry, Focus, Heading, Listing, Visit
-from explorer.ui.workspace.looking import Looking
+from explorer.ui.workspace.looking import UNCHANGED, Looking
 from tests.ui.fake_session import FakeSession, make_view
 
 
@@ -181,6 +181,36 @@ def test_histograms_are_those_of_what_the_list_ranks_by(
     ):
         looking.show(visit, focus)
     assert asked == ["score"] * 2 + ["active"] * 5
+
+
+def test_a_reply_later_than_that_to_a_newer_click_changes_nothing(
+    looking: Looking, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search takes so long that a neuron is picked and shown meanwhile."""
+    real, picked = looking.session.find, []
+
+    def find(concept: str, k: int = 3) -> object:
+        picked.append(looking.pick_neuron(visit, Focus(), event(neuron=3)))
+        return real(concept, k)
+
+    monkeypatch.setattr(looking.session, "find", find)
+    assert looking.find(visit, Focus(), "cake") == UNCHANGED
+    assert picked[0].focus.neuron == 3 and visit.study.focus == picked[0].focus
+    monkeypatch.undo()
+    assert looking.find(visit, Focus(), "cake").focus.concept == "cake", "later clicks are shown as ever"
+
+
+def test_a_reply_that_comes_before_one_to_a_newer_click_is_shown(looking: Looking, visit: Visit) -> None:
+    older, newer = visit.study.looks.ask(), visit.study.looks.ask()
+    assert looking.show(visit, Focus(neuron=3), older).focus.neuron == 3
+    assert looking.show(visit, Focus(neuron=4), newer).focus.neuron == 4
+    assert looking.show(visit, Focus(neuron=3), older) == UNCHANGED
+
+
+def test_nothing_of_a_former_picture_is_shown(looking: Looking, visit: Visit) -> None:
+    visit.leave(Visit(visit.view, "Two", "data:y"))
+    assert looking.pick_patches(visit, Focus(), event(cells=[[1, 2]])) == UNCHANGED
+    assert visit.study.focus is None
 
 
 def test_handlers_without_a_picture_say_so(looking: Looking) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from explorer.cases.examples import Example
 from explorer.ui.visit import Focus, Visit
 from explorer.ui.workspace.looking import Looking
-from explorer.ui.workspace.opening import Opening
+from explorer.ui.workspace.opening import Opened, Opening
 from explorer.ui.workspace.steering import Steering
 from tests.ui.fake_session import FakeSession
 
@@ -69,6 +69,32 @@ def test_opening_stops_what_was_in_the_making(opening: Opening, visit: Visit) ->
     fresh = opening.open_example(visit, event(key="two")).visit
     assert answer.is_set() and study.is_set()
     assert fresh.turn is not visit.turn
+
+
+def test_the_picture_clicked_last_stays_whichever_comes_first(
+    opening: Opening, visit: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two takes so long that the second is open before it."""
+    real, second = opening.session.look, []
+
+    def look(image: Image.Image) -> object:
+        monkeypatch.undo()
+        second.append(opening.open_example(visit, event(key="two")))
+        return real(image)
+
+    monkeypatch.setattr(opening.session, "look", look)
+    late = opening.open_example(visit, event(key="one"))
+    assert second[0].visit.example == "two" and not second[0].visit.study.left
+    assert len(late) == len(Opened._fields) and all(one == gr.skip() for one in late)
+    assert opening.open_example(second[0].visit, event(key="one")).visit.example == "one"
+
+
+def test_a_picture_passed_over_is_not_worked_on(opening: Opening, visit: Visit) -> None:
+    """Two clicks in the order in which they came: the second knows the first only by what they followed."""
+    between = opening.open_example(visit, event(key="two")).visit
+    answer = between.turn.begin()
+    last = opening.open_example(visit, event(key="one")).visit
+    assert answer.is_set() and between.study.left and not last.study.left
 
 
 def _png_with_words(size: int) -> bytes:

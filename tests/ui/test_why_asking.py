@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import gradio as gr
@@ -12,7 +13,7 @@ import pytest
 from explorer.cases import rows, settings
 from explorer.ui.visit import Focus, Said, Told, Visit
 from explorer.ui.why.asking import Asking
-from explorer.ui.workspace.looking import Looking
+from explorer.ui.workspace.looking import UNCHANGED, Looking, Shown
 from explorer.ui.workspace.steering import Steering
 from tests.analyze.linear_session import LinearSession
 
@@ -177,6 +178,45 @@ def test_a_neuron_that_was_chosen_meanwhile_stays_chosen(asking: Asking, visit: 
     later = next(growing)
     assert later.focus.neuron == neuron and not isinstance(later.stage, str)
     growing.close()
+
+
+def test_a_click_while_a_list_is_drawn_is_not_lost(
+    asking: Asking, visit: Visit, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that is answered meanwhile nor one that is answered afterwards."""
+    growing = asking.why_said(visit, said, "", event(at=said.text.index("cake")))
+    focus, real = next(growing).focus, asking.looking.show
+    first, second = (entry.neuron for entry in focus.listing.entries[:2])
+    clicked = visit.study.looks.ask()
+
+    def show(*args: object) -> Shown:
+        monkeypatch.undo()
+        asking.looking.pick_neuron(visit, focus, event(neuron=first))
+        return real(*args)
+
+    monkeypatch.setattr(asking.looking, "show", show)
+    later = next(growing)
+    assert later.focus.neuron == first and isinstance(later.cards, str)
+    assert real(visit, later.focus, clicked) == UNCHANGED, "that was before the click on the first"
+    clicked = visit.study.looks.ask()
+    next(growing)
+    assert real(visit, replace(focus, neuron=second), clicked).focus.neuron == second
+    growing.close()
+
+
+def test_a_list_that_comes_after_a_newer_click_is_not_shown(
+    asking: Asking, visit: Visit, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = asking.looking.show
+
+    def show(*args: object) -> Shown:
+        monkeypatch.undo()
+        asking.looking.whole_picture(visit, Focus())
+        return real(*args)
+
+    monkeypatch.setattr(asking.looking, "show", show)
+    shown = list(asking.why_said(visit, said, "", event(at=said.text.index("cake"))))
+    assert all(one == UNCHANGED for one in shown) and visit.study.focus == Focus()
 
 
 def test_another_picture_ends_it(asking: Asking, visit: Visit, said: Said) -> None:

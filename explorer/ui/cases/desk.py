@@ -29,7 +29,7 @@ from explorer.ui.hub import Hub
 from explorer.ui.plain import plainly, safe
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Said, Told, Visit
-from explorer.ui.workspace.opening import Opened
+from explorer.ui.workspace.opening import Opened, in_turn
 from explorer.ui.workspace.stage import photo_uri
 
 MOST_LISTED = 24
@@ -51,21 +51,23 @@ class Desk:
     # Open
 
     @plainly
+    @in_turn
     def open_case(self, visit: Visit | None, event: gr.EventData) -> tuple[Any, ...]:
         """A case onto the workspace: what is opened, then the settings."""
         id = sent(event, "id")
-        return self._onto(self.find(id), visit, id)
+        return self._onto(self.find(id), id)
 
     @plainly
+    @in_turn
     def open_file(self, visit: Visit | None, path: str | None) -> tuple[Any, ...]:
         """A case from a file of the visitor's. The uploaded file is removed at once, readable or not."""
-        return self._onto(_uploaded(path), visit)
+        return self._onto(_uploaded(path))
 
     def linked(self, request: gr.Request | None) -> Opened | None:
         """The case that the page's address asks for; None without one, and with a message for a wrong one."""
         try:
             case = self._asked(request)
-            return None if case is None else self._opened(*case, None)
+            return None if case is None else self._opened(*case)
         except ExplorerError as error:
             gr.Warning(f"The link does not open: {safe(error)}.", duration=10)
             return None
@@ -88,16 +90,16 @@ class Desk:
         id = request.query_params.get("case") if request is not None and request.request else None
         return None if not id else (self.find(id), id)
 
-    def _onto(self, case: Case, visit: Visit | None, id: object = "") -> tuple[Any, ...]:
-        return (*self._opened(case, id, visit), settings.dump(case.settings))
+    def _onto(self, case: Case, id: object = "") -> tuple[Any, ...]:
+        return (*self._opened(case, id), settings.dump(case.settings))
 
-    def _opened(self, case: Case, id: object, former: Visit | None) -> Opened:
+    def _opened(self, case: Case, id: object) -> Opened:
         """The case on the workspace, with its bench as far as it means something here."""
         view = self.session.look(case.image())
         example = self.opening.examples.get(id) if isinstance(id, str) else None
         asked = example.questions if example else (case.question,)
         fresh = Visit(view, case.title, photo_uri(view.image), asked, example.key if example else "")
-        shown = self.opening.opened(fresh, former, case.question)
+        shown = self.opening.opened(fresh, case.question)
         bench = [self._named(row) for row in opened_rows(self.session, view, case)]
         told = cards.story(case.title, case.notes)
         return shown._replace(

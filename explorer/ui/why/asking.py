@@ -23,7 +23,7 @@ from explorer.ui.plain import plainly
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Focus, Listing, Said, Told, Visit
 from explorer.ui.why import telling
-from explorer.ui.workspace.looking import Looking, Shown
+from explorer.ui.workspace.looking import UNCHANGED, Looking, Shown
 from explorer.ui.workspace.steering import Steering
 
 PACE = 0.45
@@ -94,7 +94,7 @@ class Asking:
         """The list as it grows, for as long as the cards show it."""
         place = checks.whole(at, "the place in the answer", max(len(spoken.text), 1))
         asked = asked_at(spoken.session, spoken.text, place, self.concepts())
-        cancel = visit.study.begin()
+        cancel, look = visit.study.begin(), visit.study.looks.ask()
         growing = explain(
             spoken.session,
             visit.view,
@@ -109,29 +109,32 @@ class Asking:
         known: Explained | None = None
         try:
             for known in _paced(growing):
-                yield self._show(
-                    visit, mine, telling.listing(known, self.looking.strips.title, spoken.context)
-                )
+                listing = telling.listing(known, self.looking.strips.title, spoken.context)
+                yield self._show(visit, look, mine, listing)
                 if not self._looked_at(visit, mine):
                     cancel.set()
             if known is not None and not known.complete:
                 last = telling.listing(known, self.looking.strips.title, spoken.context, stopped=True)
-                yield self._show(visit, mine, last)
+                yield self._show(visit, look, mine, last)
         finally:
             cancel.set()
 
-    def _show(self, visit: Visit, mine: list[Listing], new: Listing) -> Shown:
+    def _show(self, visit: Visit, look: int, mine: list[Listing], new: Listing) -> Shown:
         """The list in the cards; the first time also on the picture. A neuron that was chosen stays so.
 
-        mine: the lists of this analysis so far.
+        look: the number of the click on the word; mine: the lists of this analysis so far.
         """
-        now, first = visit.study.focus, not mine
-        if visit.study.left or not (first or self._looked_at(visit, mine)):
-            return Shown(*(gr.skip() for _ in Shown._fields))
-        mine.append(new)
-        focus = Focus("given", listing=new) if first or now is None else replace(now, listing=new)
-        shown = self.looking.show(visit, focus)
-        return shown if first else shown._replace(stage=gr.skip(), bench=gr.skip())
+        if not mine:
+            shown = self.looking.show(visit, Focus("given", listing=new), look)
+            mine += [] if shown is UNCHANGED else [new]
+            return shown
+        while self._looked_at(visit, mine):
+            look = visit.study.looks.answered  # no look of its own: that would make a click late
+            shown = self.looking.show(visit, replace(visit.study.focus or Focus(), listing=new), look)
+            if shown is not UNCHANGED:  # else a card was clicked while this was drawn
+                mine.append(new)
+                return shown._replace(stage=gr.skip(), bench=gr.skip())
+        return UNCHANGED
 
     def _looked_at(self, visit: Visit, mine: list[Listing]) -> bool:
         """Whether the cards still show this analysis."""

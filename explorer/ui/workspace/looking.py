@@ -42,6 +42,9 @@ class Shown(NamedTuple):
     bench: dict
 
 
+UNCHANGED = Shown(*(gr.skip() for _ in Shown._fields))
+
+
 class Looking:
     """The actions on pictures and neurons of one session."""
 
@@ -49,14 +52,17 @@ class Looking:
         self.session = session
         self.strips = Strips(session)
 
-    def show(self, visit: Visit | None, focus: Focus) -> Shown:
-        """Draw the picture and the cards for a focus. For all parts of the page."""
+    def show(self, visit: Visit | None, focus: Focus, look: int | None = None) -> Shown:
+        """Draw the picture and the cards for a focus. For all parts of the page.
+
+        look: the number of the request (`Visit.study.looks`), None for one that begins now. UNCHANGED when
+        the reply to a newer request, or another picture, has been shown meanwhile.
+        """
         view = there(visit).view
-        visit.study.focus = focus
+        look = look or visit.study.looks.ask()
         marked = [list(cell) for cell in focus.patches] or None
-        return Shown(
-            focus, self._stage(there(visit), focus), self._cards(view, focus), gr.update(marked=marked)
-        )
+        shown = Shown(focus, self._stage(visit, focus), self._cards(view, focus), gr.update(marked=marked))
+        return shown if visit.study.land(look, focus) else UNCHANGED
 
     @plainly
     def pick_patches(self, visit: Visit | None, focus: Focus | None, event: gr.EventData) -> Shown:
@@ -65,12 +71,12 @@ class Looking:
         The chosen neuron stays chosen if it fires there, else the strongest takes its place.
         """
         view, focus = there(visit).view, focus or Focus()
-        cells = _cells(sent(event, "cells"), view.grid)
+        look, cells = visit.study.looks.ask(), _cells(sent(event, "cells"), view.grid)
         if not cells:
-            return self.show(visit, Focus(pool=focus.pool, neuron=focus.neuron))
+            return self.show(visit, Focus(pool=focus.pool, neuron=focus.neuron), look)
         top = [one.neuron for one in _among(view, cells, focus.pool, TOP)]
         kept = focus.neuron if focus.neuron in top else top[0] if top else None
-        return self.show(visit, Focus("patches", focus.pool, cells, neuron=kept))
+        return self.show(visit, Focus("patches", focus.pool, cells, neuron=kept), look)
 
     @plainly
     def whole_picture(self, visit: Visit | None, focus: Focus | None) -> Shown:
@@ -99,10 +105,11 @@ class Looking:
         concept = checks.text(words, "the concept", checks.LONGEST_CONCEPT)
         if not concept:
             raise ExplorerError("type what to look for, for instance: fork and knife")
-        focus = focus or Focus()
-        found = self.session.find(concept, 1) or self._said(there(visit).view, concept)
+        view, focus = there(visit).view, focus or Focus()
+        look = visit.study.looks.ask()
+        found = self.session.find(concept, 1) or self._said(view, concept)
         neuron = found[0].neuron if found else None
-        return self.show(visit, Focus("concept", focus.pool, focus.patches, concept, neuron=neuron))
+        return self.show(visit, Focus("concept", focus.pool, focus.patches, concept, neuron=neuron), look)
 
     def _said(self, view: View, words: str) -> list[TextMatch]:
         """Neurons whose labels, words or notes say it: people's own first, then the strongest here."""

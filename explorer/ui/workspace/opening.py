@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -39,6 +40,26 @@ class Opened(NamedTuple):
     steered: str
 
 
+def in_turn(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that opens a picture: its reply changes nothing when a newer request has opened one meanwhile.
+
+    Its first argument is the Visit so far, or None; it returns a tuple that begins with the fresh Visit.
+    """
+
+    @functools.wraps(handler)
+    def call(self: object, visit: Visit | None, *more: Any) -> Any:
+        if visit is None:
+            return handler(self, visit, *more)
+        number = visit.openings.ask()
+        opened = handler(self, visit, *more)
+        if not visit.openings.answer(number):
+            return tuple(gr.skip() for _ in opened)
+        visit.leave(opened[0])
+        return opened
+
+    return call
+
+
 class Opening:
     """How pictures come onto the page. linked: opens what an address asks for, None when it asks nothing."""
 
@@ -53,14 +74,16 @@ class Opening:
     def start(self, request: gr.Request | None = None) -> Opened:
         """A new visitor: what the page's address asks for, else the first example."""
         asked = None if self.linked is None else self.linked(request)
-        return asked or self.example(next(iter(self.examples)), None)
+        return asked or self.example(next(iter(self.examples)))
 
     @plainly
+    @in_turn
     def open_example(self, visit: Visit | None, event: gr.EventData) -> Opened:
         """One of the example pictures."""
-        return self.example(sent(event, "key"), visit)
+        return self.example(sent(event, "key"))
 
     @plainly
+    @in_turn
     def open_upload(self, visit: Visit | None, path: str | None) -> Opened:
         """A picture of the visitor's own. One that cannot be read leaves the former picture in place.
 
@@ -77,25 +100,22 @@ class Opening:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         view = self.session.look(image)
-        return self.opened(Visit(view, "Your picture", photo_uri(view.image)), visit)
+        return self.opened(Visit(view, "Your picture", photo_uri(view.image)))
 
-    def example(self, key: object, former: Visit | None) -> Opened:
+    def example(self, key: object) -> Opened:
         """Open an example by its key. Raises ExplorerError for an unknown one."""
         example = self.examples.get(key) if isinstance(key, str) else None
         if example is None:
             raise ExplorerError(f"there is no example {str(key)[:40]!r}; choose one of those shown")
         view = self.session.look(example.image)
         fresh = Visit(view, example.title, photo_uri(view.image), example.questions, example.key)
-        return self.opened(fresh, former)
+        return self.opened(fresh)
 
-    def opened(self, fresh: Visit, former: Visit | None, prompt: str | None = None) -> Opened:
+    def opened(self, fresh: Visit, prompt: str | None = None) -> Opened:
         """All that the page shows of a fresh visit. For all parts of the page that open pictures.
 
         prompt: the question to ask, None for the model's default.
         """
-        if former:
-            former.turn.stop()
-            former.study.leave()
         asked = prompt or self.session.lvlm.default_prompt
         shown: Shown = self.looking.show(fresh, Focus())
         return Opened(
