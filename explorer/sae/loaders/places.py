@@ -43,6 +43,7 @@ OTHERS = (
     "lr_scheduler*",
     "scheduler*",
     "state.pt",
+    "rank_*_state.pt",
     "trainer_state*",
     "activation*store*state*",
     "rng_state*",

@@ -7,6 +7,7 @@ Formulas after `sparsify.sparse_coder` and `sparsify.fused_encoder`; `signed` af
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,19 @@ def _rule(config: dict[str, Any], hints: Mapping[str, object], n_neurons: int) -
 
 
 def _facts(found: Found) -> dict[str, Any]:
-    """What the files tell of the SAE, as JSON values: the folder's name is the hook."""
-    run = _run(found.folder.parent / "config.json")
+    """What the files tell of the SAE, as JSON values: the folder's name is the hook.
+
+    A run with several seeds keeps a folder for each of them below it.
+    """
+    folder = found.folder.parent if re.fullmatch(r"seed\d+", found.folder.name) else found.folder
+    run = _run(folder.parent / "config.json")
     multimodal = "signed" in found.config and "multi_topk" in found.config
     return {
         "format": NAME,
         "project": "EvolvingLMMs-Lab/multimodal-sae" if multimodal else "EleutherAI/sparsify",
         "class": "Sae" if "activation" not in found.config else "SparseCoder",
         "model": text(run, "model"),
-        "hook": found.folder.name,
+        "hook": folder.name,
     }
 
 

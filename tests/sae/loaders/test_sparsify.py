@@ -178,6 +178,25 @@ def test_several_hooks_in_a_folder(tmp_path: Path) -> None:
     same(tmp_path / "layers.10" / "sae.safetensors", made(n=20))
 
 
+def test_a_whole_run_with_one_hook(tmp_path: Path) -> None:
+    written(tmp_path / "layers.2", made(), settings())
+    for name in ("state.pt", "rank_0_state.pt", "optimizer_0.pt", "lr_scheduler_0.pt"):
+        torch.save({"fired": torch.zeros(30)}, tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps({"model": "openai/clip", "sae": settings()}))
+    same(tmp_path, made())
+    assert load_sae(tmp_path).facts["model"] == "openai/clip"
+
+
+def test_seeds_below_a_hook(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model": "openai/clip"}))
+    for seed in (0, 1):
+        written(tmp_path / "encoder.layers.2" / f"seed{seed}", made(), settings())
+    with pytest.raises(SAEError, match=r"seed0, .*seed1"):
+        load_sae(tmp_path)
+    sae = load_sae(tmp_path / "encoder.layers.2" / "seed1")
+    assert (sae.site_block, sae.facts["hook"], sae.facts["model"]) == (2, "encoder.layers.2", "openai/clip")
+
+
 def test_weights_alone_ask_for_k(tmp_path: Path) -> None:
     path = written(tmp_path / "layers.2", made(), None)
     with pytest.raises(SAEError, match=r"k, how many activations stay.*top_k"):
