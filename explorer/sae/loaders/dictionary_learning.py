@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 
 from explorer.errors import SAEError
+from explorer.sae.loaders import fold
+from explorer.sae.loaders.fold import Weights
 from explorer.sae.loaders.found import Fitted, Found, flag, need, text, whole
 from explorer.sae.model import SAE, ActivationRule
 
@@ -86,22 +88,21 @@ def build(found: Found, hints: Mapping[str, object], project: str) -> SAE:
     tensors = _raw(found, fitted, hints)
     n_neurons, facts = fitted.dims["F"], _facts(found, trainer, kind, project)
     groups: tuple[int, ...] = ()
+    rule = ActivationRule("relu")
     if kind == "AutoEncoder":
-        weights, rule = _autoencoder(tensors, flag(hints, "normalize_decoder", True)), ActivationRule("relu")
+        weights = _autoencoder(tensors, flag(hints, "normalize_decoder", True))
     elif kind == "AutoEncoderNew":
-        weights = _unsubtracted(_linear(tensors, "decoder.bias"))
-        rule = ActivationRule("relu")
+        weights = _linear(tensors, "decoder.bias").uncentred()
     elif kind == "GatedAutoEncoder":
         weights, rule = _gated(tensors)
     elif kind == "JumpReluAutoEncoder":
-        weights = [tensors[name] for name in PLAIN]
-        weights = weights if flag(hints, "apply_b_dec_to_input", False) else _unsubtracted(weights)
+        weights = Weights(*(tensors[name] for name in PLAIN))
+        weights = weights if flag(hints, "apply_b_dec_to_input", False) else weights.uncentred()
         rule = ActivationRule("jumprelu", tensors["threshold"])
     else:
-        k = _k(found, trainer, hints, n_neurons)
-        groups = _groups(found, trainer, n_neurons) if kind.startswith("Matryoshka") else ()
-        plain = kind.startswith("Matryoshka")
-        weights = [tensors[name] for name in PLAIN] if plain else _linear(tensors, "b_dec")
+        k, nested = _k(found, trainer, hints, n_neurons), kind == "MatryoshkaBatchTopKSAE"
+        groups = _groups(found, trainer, n_neurons) if nested else ()
+        weights = Weights(*(tensors[name] for name in PLAIN)) if nested else _linear(tensors, "b_dec")
         top = kind == "AutoEncoderTopK"
         rule = (
             ActivationRule("topk", k=k) if top else ActivationRule("jumprelu", float(tensors["threshold"]), k)
@@ -188,37 +189,27 @@ def _raw(found: Found, fitted: Fitted, hints: Mapping[str, object]) -> dict[str,
     return scaled
 
 
-def _linear(tensors: Mapping[str, Tensor], b_dec: str) -> list[Tensor]:
-    """The four weights of classes that hold their matrices as linear layers."""
+def _linear(tensors: Mapping[str, Tensor], b_dec: str) -> Weights:
+    """The weights of classes that hold their matrices as linear layers."""
     encoder, decoder = tensors["encoder.weight"].T, tensors["decoder.weight"].T
-    return [encoder, tensors["encoder.bias"], decoder, tensors[b_dec]]
+    return Weights(encoder, tensors["encoder.bias"], decoder, tensors[b_dec])
 
 
-def _unsubtracted(weights: list[Tensor]) -> list[Tensor]:
-    """The four weights, with a bias that makes up for b_dec, which the class does not subtract."""
-    W_enc, b_enc, W_dec, b_dec = weights
-    return [W_enc, b_enc + b_dec @ W_enc, W_dec, b_dec]
+def _autoencoder(tensors: Mapping[str, Tensor], normalize: bool) -> Weights:
+    """The weights; the decoder's rows of length 1 if asked, as the peer's loader makes them by default."""
+    weights = _linear(tensors, "bias")
+    norms = weights.W_dec.norm(dim=1)
+    return weights.unit_rows() if normalize and not norms.allclose(torch.ones_like(norms)) else weights
 
 
-def _autoencoder(tensors: Mapping[str, Tensor], normalize: bool) -> list[Tensor]:
-    """The four weights; the decoder's rows of length 1 if asked, as the peer's loader does by default."""
-    W_enc, b_enc, W_dec, b_dec = _linear(tensors, "bias")
-    norms = W_dec.norm(dim=1)
-    if not normalize or torch.allclose(norms, torch.ones_like(norms)):
-        return [W_enc, b_enc, W_dec, b_dec]
-    norms = torch.where(norms > 0, norms, torch.ones_like(norms))
-    return [W_enc * norms, b_enc * norms, W_dec / norms[:, None], b_dec]
-
-
-def _gated(tensors: Mapping[str, Tensor]) -> tuple[list[Tensor], ActivationRule]:
-    """The four weights and the thresholds that stand for the gate: u + b_gate > 0 of p = exp(r) u + b_mag."""
-    gain = tensors["r_mag"].exp()
-    if not torch.isfinite(gain).all():
-        raise SAEError("r_mag has values whose exponential is not finite; expected finite gains")
-    b_mag = tensors["mag_bias"]
-    W_dec = tensors["decoder.weight"].T
-    weights = [tensors["encoder.weight"].T * gain, b_mag, W_dec, tensors["decoder_bias"]]
-    return weights, ActivationRule("jumprelu", b_mag - tensors["gate_bias"] * gain)
+def _gated(tensors: Mapping[str, Tensor]) -> tuple[Weights, ActivationRule]:
+    """The weights and the thresholds that stand for the gate."""
+    encoder, biases = (
+        tensors["encoder.weight"].T,
+        [tensors[name] for name in ("gate_bias", "mag_bias", "r_mag")],
+    )
+    W_enc, b_enc, rule = fold.gated(encoder, *biases)
+    return Weights(W_enc, b_enc, tensors["decoder.weight"].T, tensors["decoder_bias"]), rule
 
 
 def _k(found: Found, trainer: Mapping[str, Any], hints: Mapping[str, object], n_neurons: int) -> int:
