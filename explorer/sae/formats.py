@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from explorer.errors import SAEError
+from explorer.sae.files import NAMES
 from explorer.sae.loaders import (
     dictionary_learning,
     overcomplete,
@@ -22,7 +23,7 @@ from explorer.sae.loaders import (
     saev,
     sparsify,
 )
-from explorer.sae.loaders.found import Found
+from explorer.sae.loaders.found import Found, check_finite
 from explorer.sae.loaders.places import find
 from explorer.sae.loaders.reading import read_config, read_weights
 from explorer.sae.model import SAE
@@ -79,6 +80,7 @@ def load_sae(path: str | Path, hints: Mapping[str, object] | None = None, revisi
         )
     try:
         sae = loader.load(found, given)
+        check_finite({f"{name}, in our form,": getattr(sae, name) for name in NAMES})
     except SAEError as error:
         if str(found.weights) in str(error):
             raise

@@ -11,7 +11,6 @@ convolutions are not linear in x and are refused, like QSAE (quantised) and matc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -79,7 +78,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
     fitted = need(tensors, shapes, dims, optional=optional, ignored=ignored, infinite=("thresholds",))
     known, neurons = fitted.tensors, fitted.dims["F"]
     encoder = _encoder(known)
-    scale = math.exp(known[MULTIPLIER].item()) if MULTIPLIER in known else 1.0
+    scale = known[MULTIPLIER].double().exp().item() if MULTIPLIER in known else 1.0
     _check_hints(hints, encoder.kind, scale)
     dictionary = scale * (_archetypes(known, hints) if archetypal else _normalised(known[WEIGHTS], hints))
     weight = dictionary if encoder.weight is None else encoder.weight

@@ -48,7 +48,7 @@ def read_weights(path: Path, inert: frozenset[str] = frozenset()) -> Contents:
     that asks for anything else, SAEError for a file that is missing, damaged or of another kind.
     """
     if not path.is_file():
-        raise SAEError(f"there is no SAE file at {path}")
+        raise SAEError(f"there is no file at {path}; expected the weights of an SAE")
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -58,7 +58,7 @@ def read_weights(path: Path, inert: frozenset[str] = frozenset()) -> Contents:
             file.seek(0)
             line = file.readline(MAX_HEADER + 1) if head.startswith(b"{") else b""
     except OSError as error:
-        raise SAEError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise SAEError(f"{path} cannot be read: {error.strerror or error}; expected a file") from error
     header = _header(path, line) if line else None
     return _parts(path, read_pickle(path, inert, offset=len(line)), header)
 
@@ -85,8 +85,12 @@ def _safetensors(path: Path) -> Contents:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # it has no __iter__
+        with path.open("rb") as file:
+            _json(path, file.read(int.from_bytes(file.read(8), "little")), "its header")
     except (SafetensorError, OSError) as error:
-        raise SAEError(f"{path} is not a whole safetensors file ({error}); fetch it again") from error
+        raise SAEError(
+            f"{path} is not a whole safetensors file ({error}); expected a complete one: fetch it again"
+        ) from error
     return Contents(tensors, metadata)
 
 
@@ -101,12 +105,22 @@ def _header(path: Path, line: bytes) -> dict[str, Any]:
 
 def _json(path: Path, data: bytes, what: str) -> dict[str, Any]:
     try:
-        parsed = json.loads(data)
+        parsed = json.loads(data, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise SAEError(f"{path}: {what} is not JSON ({error})") from error
+        raise SAEError(f"{path}: {what} is not JSON ({error}); expected a JSON object") from error
     if not isinstance(parsed, dict):
         raise SAEError(f"{path}: {what} holds a JSON {type(parsed).__name__}; expected an object")
     return parsed
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different, so that it says one thing. Raises ValueError for others."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r:.80} is there twice")
+    return found
 
 
 def _parts(path: Path, loaded: Any, header: dict[str, Any] | None) -> Contents:
@@ -124,7 +138,9 @@ def _parts(path: Path, loaded: Any, header: dict[str, Any] | None) -> Contents:
                 tensors = _take_tensors(rest.pop(key))
                 break
     if not tensors:
-        raise SAEError(f"{path} holds {', '.join(map(repr, list(loaded)[:12])) or 'nothing'}, and no tensors")
+        raise SAEError(
+            f"{path} holds {', '.join(map(repr, list(loaded)[:12])) or 'nothing'}; expected tensors"
+        )
     record = next((rest.pop(key) for key in RECORDS if isinstance(rest.get(key), dict | Record)), None)
     known = record.state if isinstance(record, Record) else record
     named = record.name if isinstance(record, Record) else None

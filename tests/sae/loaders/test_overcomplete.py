@@ -230,6 +230,10 @@ WRONG: list[tuple[State, str]] = [  # what is added to a good state dict, what t
     ({"thresholds": torch.full((24,), torch.nan)}, r"thresholds has 24 values that are NaN"),
     ({"thresholds": torch.ones(24)}, r"the hint top_k does not fit: it is a JumpSAE"),
     ({"dictionary.multiplier": torch.tensor(torch.inf)}, r"multiplier has 1 values"),
+    (
+        {"dictionary.multiplier": torch.tensor(800.0)},
+        r"W_dec, in our form, has 144 values that are not finite",
+    ),
     ({BIAS: torch.ones(24).int()}, r"bias holds torch\.int32"),
     (tied(torch.ones(24, 6)), r"it has 'encoder\.final_block\.0\.weight'"),
 ]
