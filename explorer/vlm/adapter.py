@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch.nn.functional import linear
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from explorer.errors import ModelError
 from explorer.vlm.attention import word_attention
@@ -62,7 +62,7 @@ class Adapter(Seeing):
         self._side = self._text_side()
         self.text_layers, self.text_size = self._side.layers, self._side.size
         self._text = partial(_text, processor.tokenizer)
-        self._decoder = Decoder(self._side, model.generation_config, self._text)
+        self._decoder = Decoder(self._side, self._settings(), self._text)
         self._encoded = lru_cache(maxsize=32)(self._encode)
 
     # What families override
@@ -70,6 +70,10 @@ class Adapter(Seeing):
     def _text_side(self) -> TextSide:
         """The language side."""
         return TextSide(self.model)
+
+    def _settings(self) -> GenerationConfig:
+        """The settings of the model's own `generate`."""
+        return self.model.generation_config
 
     def _form(self, like: Prepared | None) -> Hashable:
         """What a prompt must know of the picture besides the number of its tokens."""
@@ -91,14 +95,15 @@ class Adapter(Seeing):
 
         Without features [1, L, R].
         """
-        rows = self._side.embed(ids)[None]
+        known = ids.masked_fill(ids == self.model.config.image_token_id, 0)
+        rows = self._side.embed(known)[None]
         if features is None:
             return rows
         places = self._places(ids)
         return rows.expand(len(features), -1, -1).index_copy(1, places, features.to(rows))
 
     def _positions(self, ids: torch.Tensor, like: Prepared | None) -> torch.Tensor | None:
-        """Where the rows of a prompt [L] stand: [axes, L]; None: counted one by one."""
+        """Where the rows of a prompt [L] stand: [axes, L]; None: counted one by one from 0."""
         return None
 
     def _over_patches(self, looks: torch.Tensor, like: Prepared | None) -> torch.Tensor:
@@ -166,7 +171,7 @@ class Adapter(Seeing):
 
     def _padding(self) -> int:
         """What fills up rows that have ended."""
-        settings, tokenizer = self.model.generation_config, self.processor.tokenizer
+        settings, tokenizer = self._settings(), self.processor.tokenizer
         known = (settings.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
         return next((token for token in known if token is not None), 0)
 
@@ -211,7 +216,7 @@ class Adapter(Seeing):
         def rows() -> torch.Tensor:
             return self._rows(question, ids, None if features is None else features[None], like)[0]
 
-        positions = self._positions(ids, like) if features is not None else None
+        positions = self._positions(ids, like if features is not None else None)
         return Branch(ids.tolist(), rows, image, asked.attention, positions)
 
     # Measures along an answer

@@ -18,7 +18,11 @@ from explorer.errors import ModelError
 from explorer.vlm.base import LVLM
 from explorer.vlm.origin import TROUBLE, Origin, cannot
 
-FAMILIES: dict[str, str] = {"llava": "llava"}
+FAMILIES: dict[str, str] = {
+    "instructblip": "instructblip",
+    "llava": "llava",
+    "paligemma": "paligemma",
+}
 """config.model_type -> module in `explorer.vlm.families`, which has open_model(origin). A new family is one
 file there and one line here."""
 

@@ -70,6 +70,11 @@ class Seeing:
         expanded = {name: value.expand(len(pixel_values), *value.shape[1:]) for name, value in more.items()}
         return {"pixel_values": pixel_values, **expanded}
 
+    def _own_path(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The model's own way from pictures to what the language side is given, [B, N, R]."""
+        found = self._core.get_image_features(**inputs, return_dict=True)
+        return torch.stack(list(found.pooler_output))
+
     def _from_block(self, output: torch.Tensor, like: Prepared | None) -> torch.Tensor:
         """What a block put out as [B, tokens, width]."""
         return output
@@ -89,8 +94,7 @@ class Seeing:
         inputs = self._inputs(blank.to(self.model.dtype), like)
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         with resumed(self._blocks, block, self._to_block(hidden, like), self.read_block):
-            found = self._core.get_image_features(**inputs, return_dict=True)
-        return torch.stack(list(found.pooler_output))
+            return self._own_path(inputs)
 
     def tied(self, noise: torch.Tensor) -> torch.Tensor:
         """Noise as pixel values can have it: here any."""
@@ -123,7 +127,7 @@ class Seeing:
         pixels = pixel_values.to(self.model.device, self.model.dtype)
         inputs = {name: value.to(self.model.device) for name, value in self._inputs(pixels, like).items()}
         with capture(self._blocks[block], stop=True) as captured:
-            self._core.get_image_features(**inputs, return_dict=True)
+            self._own_path(inputs)
         assert captured.output is not None, f"block {block} did not run"
         return self._from_block(captured.output, like)
 

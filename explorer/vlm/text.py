@@ -57,7 +57,7 @@ class TextSide:
         positions [axes, n]: where they stand, for families that do not count them one by one; prompt: how
         many of all rows, from the first ever read, belong to the prompt.
         """
-        given = {} if positions is None else {"position_ids": positions[:, None].expand(-1, len(rows), -1)}
+        given = {} if positions is None else {"position_ids": placed(positions, len(rows))}
         output = self.stack(inputs_embeds=rows, past_key_values=cache, use_cache=cache is not None, **given)
         return output.last_hidden_state
 
@@ -66,13 +66,24 @@ class TextSide:
         return self.model.get_output_embeddings()(hidden)
 
     def final_weights(self) -> torch.Tensor:
-        """What the final norm multiplies each dimension by: [D]."""
-        return self.stack.norm.weight
+        """What the final norm multiplies each dimension by, once it has divided by the length: [D].
+
+        Told by what it makes of a vector and of its opposite, since norms differ in how they keep that.
+        """
+        weights = self.stack.norm.weight
+        one = torch.ones_like(weights)
+        one[1::2] = -1
+        return (self.stack.norm(one) - self.stack.norm(-one)) / (2 * one)
 
     @property
     def attention_root(self) -> nn.Module:
         """Where the attention modules of the layers are found."""
         return self.stack
+
+
+def placed(positions: torch.Tensor, batch: int) -> torch.Tensor:
+    """Positions [axes, n] for a batch, as stacks take them: [axes, B, n], or [B, n] for a single axis."""
+    return positions.expand(batch, -1) if len(positions) == 1 else positions[:, None].expand(-1, batch, -1)
 
 
 def along(positions: torch.Tensor | None, start: int, count: int) -> torch.Tensor | None:
