@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
@@ -122,7 +123,9 @@ class ActivationRule:
         """The rule with its thresholds on a device."""
         if not isinstance(self.threshold, Tensor) or self.threshold.device == torch.device(device):
             return self
-        return replace(self, threshold=self.threshold.to(device))
+        moved = copy(self)
+        object.__setattr__(moved, "threshold", self.threshold.to(device))
+        return moved
 
     def __call__(self, p: Tensor) -> Tensor:
         """Activations [..., F] of the pre-activations [..., F]."""
