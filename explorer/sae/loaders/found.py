@@ -143,6 +143,24 @@ def whole(entries: Mapping[str, Any], key: str, least: int = 1, most: int | None
     return value
 
 
+def told(entries: Mapping[str, Any], key: str, hints: Mapping[str, Any], hint: str, most: int) -> int:
+    """A whole number of a configuration, 1 .. most, or of the hint that says it where the files do not.
+
+    Raises SAEError when neither says it, when they differ, or when it is another thing.
+    """
+    written = entries.get(key)
+    if written is None and hint not in hints:
+        raise SAEError(f"the files do not say {key}; pass it as the hint {hint}")
+    if isinstance(written, float) and written.is_integer():
+        written = int(written)
+    value = whole({key: hints[hint] if written is None else written}, key, most=most)
+    if hints.get(hint, value) != value:
+        raise SAEError(
+            f"the files say {key} = {value}, the hint {hint} says {hints[hint]!r:.80}; expected one"
+        )
+    return value
+
+
 def flag(entries: Mapping[str, Any], key: str, default: bool) -> bool:
     """A yes or no of a configuration. Raises SAEError for another thing."""
     value = entries.get(key, default)

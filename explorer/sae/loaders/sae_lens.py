@@ -18,7 +18,7 @@ from torch import Tensor
 
 from explorer.errors import SAEError
 from explorer.sae.loaders import fold
-from explorer.sae.loaders.found import Found, flag, need, text, whole
+from explorer.sae.loaders.found import Found, flag, need, text, told, whole
 from explorer.sae.loaders.sites import block_of
 from explorer.sae.model import SAE, ActivationRule
 from explorer.sae.scaling import Scaling
@@ -212,6 +212,8 @@ def _folded(
 ) -> tuple[fold.Weights, ActivationRule]:
     """The weights as for vectors that b_dec is taken off, and the rule in the units of their p."""
     architecture = config["architecture"]
+    if "top_k" in hints and architecture not in ("topk", "abstopk"):
+        raise SAEError(f"the hint top_k does not fit the architecture {architecture!r}; expected none")
     W_dec = tensors["W_dec"]
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in tensors and not torch.allclose(tensors[name], torch.ones(())):
@@ -225,19 +227,11 @@ def _folded(
     if architecture == "standard":
         return weights, ActivationRule("relu")
     if architecture in ("topk", "abstopk"):
-        if config.get("k") is None and "top_k" not in hints:
-            raise SAEError("the settings do not say k, how many activations stay; pass it as the hint top_k")
-        given = {"k": _integral(config.get("k"))} if config.get("k") is not None else {"k": hints["top_k"]}
-        return weights, ActivationRule(architecture, k=whole(given, "k", most=len(W_dec)))
+        return weights, ActivationRule(architecture, k=told(config, "k", hints, "top_k", len(W_dec)))
     if architecture == "jumprelu":
         bars = tensors["log_threshold"].exp() if "log_threshold" in tensors else tensors["threshold"]
         return weights, ActivationRule("jumprelu", fold.thresholds(bars), _mean_k(config))
     return weights, ActivationRule("jumprelu", tensors["topk_threshold"].item(), _mean_k(config))
-
-
-def _integral(value: object) -> object:
-    """A whole number that was written as 3.0, as 3; anything else as it is."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _training(config: dict[str, Any], key: str) -> Any:
@@ -249,8 +243,9 @@ def _training(config: dict[str, Any], key: str) -> Any:
 
 def _mean_k(config: dict[str, Any]) -> int:
     """How many activations were meant to stay on average; 0 if unknown or no whole number."""
-    k = _integral(_training(config, "k"))
-    return k if type(k) is int and k > 0 else 0
+    k = _training(config, "k")
+    whole_number = type(k) is int or (type(k) is float and k.is_integer())
+    return int(k) if whole_number and k > 0 else 0
 
 
 def _group_sizes(config: dict[str, Any], n_neurons: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from explorer.errors import SAEError
 from explorer.sae.loaders import fold
-from explorer.sae.loaders.found import Found, flag, need, text, whole
+from explorer.sae.loaders.found import Found, flag, need, text, told, whole
 from explorer.sae.loaders.sites import block_of
 from explorer.sae.model import SAE, ActivationRule
 
@@ -40,7 +40,7 @@ def claims(found: Found) -> bool:
 
 
 def load(found: Found, hints: Mapping[str, object]) -> SAE:
-    """The SAE. hints: "top_k", how many activations stay, where no cfg.json says so.
+    """The SAE. hints: "top_k", how many activations stay, where no cfg.json says k.
 
     Raises SAEError for transcoders and settings that are not known, and for tensors that do not fit them.
     """
@@ -77,11 +77,7 @@ def _sizes(config: dict[str, Any]) -> dict[str, int]:
 
 def _rule(config: dict[str, Any], hints: Mapping[str, object], n_neurons: int) -> ActivationRule:
     """The activation rule that the settings name."""
-    if config.get("k") is None and "top_k" not in hints:
-        raise SAEError(
-            "no cfg.json beside it says k, how many activations stay: put it there or pass the hint top_k"
-        )
-    k = whole(config if config.get("k") is not None else {"k": hints["top_k"]}, "k", most=n_neurons)
+    k = told(config, "k", hints, "top_k", n_neurons)
     activation = config.get("activation", "topk")
     if activation not in ACTIVATIONS:
         raise SAEError(f"the activation is {activation!r:.80}; expected one of {', '.join(ACTIVATIONS)}")

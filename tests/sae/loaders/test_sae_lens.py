@@ -325,7 +325,7 @@ def test_architectures_that_are_refused_by_name(tmp_path: Path, architecture: ob
 @pytest.mark.parametrize(
     ("architecture", "more", "words"),
     [
-        ("topk", {"k": None}, "do not say k.*top_k"),
+        ("topk", {"k": None}, "do not say k; .*top_k"),
         ("topk", {"k": 0}, "k is 0; expected a whole number from 1 to 28"),
         ("topk", {"k": 29}, "k is 29"),
         ("topk", {"k": 2.5}, "k is 2.5"),
@@ -381,6 +381,13 @@ def test_k_as_a_hint_where_the_settings_lack_it(tmp_path: Path) -> None:
     torch.testing.assert_close(load_sae(tmp_path, {"top_k": 4}).encode(vectors()), z, atol=1e-4, rtol=0)
     with pytest.raises(SAEError, match="k is 0"):
         load_sae(tmp_path, {"top_k": 0})
+    written(tmp_path, tensors, config)
+    load_sae(tmp_path, {"top_k": 4})
+    with pytest.raises(SAEError, match="the files say k = 4, the hint top_k says 5"):
+        load_sae(tmp_path, {"top_k": 5})
+    written(tmp_path, made("standard"), settings("standard", made("standard")))
+    with pytest.raises(SAEError, match="top_k does not fit the architecture 'standard'"):
+        load_sae(tmp_path, {"top_k": 4})
 
 
 def test_without_settings_it_says_what_is_missing(tmp_path: Path) -> None:
