@@ -37,7 +37,7 @@ COMMANDS = {
     "label": Command("index.commands.label", "add the words that neurons raise to a store, or renew them"),
     "upgrade": Command("index.commands.upgrade", "bring a store of the format before this one up to date"),
     "bench": Command("index.commands.bench", "measure how fast the index is on this machine"),
-    "train-sae": Command("index.train_sae", "train a sparse autoencoder on a model's vision tower"),
+    "train-sae": Command("index.commands.train_sae", "train a sparse autoencoder on a model's vision tower"),
 }
 EPILOG = f"""start with:
   python -m index build --scenes 4000 --out stores/embedded

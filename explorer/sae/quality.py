@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from explorer.errors import SAEError
 from explorer.sae.model import CHUNK, SAE, SparseCodes
+from explorer.sae.team import ALONE, Team
 
 
 class Quality(NamedTuple):
@@ -26,31 +29,59 @@ class Quality(NamedTuple):
     vectors: int
 
 
-@torch.no_grad()
+class Tally:
+    """Measures an SAE on vectors that come one part after another, by sums; several processes may share them.
+
+    chunk: most activations that exist densely at once.
+    """
+
+    def __init__(self, sae: SAE, chunk: int = CHUNK) -> None:
+        self._sae, self._rows = sae, max(1, chunk // sae.n_neurons)
+        sums = partial(torch.zeros, dtype=torch.float64, device=sae.b_dec.device)
+        self._errors, self._squares, self._count = sums(len(sae.group_sizes)), sums(()), sums(())
+        self._sum, self._fired = sums(sae.width), sums(sae.n_neurons)
+
+    @torch.no_grad()
+    def add(self, x: Tensor) -> None:
+        """Take in the vectors x [n, d]."""
+        sae = self._sae
+        for part in x.to(sae.b_dec.device, torch.float32).split(self._rows):
+            z, scale = sae.encode(part), sae.scale(part)
+            self._fired += (z != 0).sum(0)
+            factor = 1 if scale is None else scale.factor
+            left = part - (sae.b_dec if scale is None else scale.back(sae.b_dec))
+            start = 0
+            for group, end in enumerate(sae.boundaries):
+                left = left - z[:, start:end] @ sae.W_dec[start:end] * factor
+                self._errors[group] += left.double().square().sum()
+                start = end
+            exact = part.double()
+            self._sum += exact.sum(0)
+            self._squares += exact.square().sum()
+            self._count += len(part)
+
+    def quality(self, team: Team = ALONE) -> Quality:
+        """The figures of all vectors so far, of all processes of the team. Raises SAEError for none."""
+        sums = (self._errors, self._squares, self._count, self._sum, self._fired)
+        errors, squares, count, total, fired = (team.total(part) for part in sums)
+        if not count:
+            raise SAEError("there are no vectors to measure this SAE on")
+        spread = squares - total.square().sum() / count
+        explained = tuple((1 - errors / spread).tolist())
+        return Quality(
+            explained_variance=explained[-1],
+            prefixes=explained,
+            l0=float(fired.sum() / count),
+            dead_share=float((fired == 0).double().mean()),
+            vectors=int(count),
+        )
+
+
 def evaluate(sae: SAE, x: Tensor, chunk: int = CHUNK) -> Quality:
     """Measure the SAE on the vectors x [n, d] with its inference rule, in pieces of `chunk` values."""
-    x = x.float()
-    errors = torch.zeros(len(sae.group_sizes), dtype=torch.float64)
-    fired = torch.zeros(sae.n_neurons, dtype=torch.int64)
-    for part in x.split(max(1, chunk // sae.n_neurons)):
-        z, scale = sae.encode(part), sae.scale(part)
-        fired += (z != 0).sum(0).cpu()
-        factor = 1 if scale is None else scale.factor
-        left = part - (sae.b_dec if scale is None else scale.back(sae.b_dec))
-        start = 0
-        for group, end in enumerate(sae.boundaries):
-            left = left - z[:, start:end] @ sae.W_dec[start:end] * factor
-            errors[group] += left.double().square().sum().cpu()
-            start = end
-    spread = (x - x.mean(0)).double().square().sum().cpu()
-    explained = tuple((1 - errors / spread).tolist())
-    return Quality(
-        explained_variance=explained[-1],
-        prefixes=explained,
-        l0=float(fired.sum()) / len(x),
-        dead_share=float((fired == 0).float().mean()),
-        vectors=len(x),
-    )
+    tally = Tally(sae, chunk)
+    tally.add(x)
+    return tally.quality()
 
 
 @torch.no_grad()

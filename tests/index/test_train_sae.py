@@ -1,104 +1,44 @@
-"""The training command: a stream that starts anywhere, a whole run, a resumed run, and refusals."""
+"""The training command: whole runs on several sources, resumed and killed ones, two processes, refusals."""
 
 from __future__ import annotations
 
 import argparse
-from itertools import islice
+import json
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
-import numpy as np
+import paired
 import pytest
 import torch
-from fake_site import FakeLVLM
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
+from fake_site import noise_folder
 
-from explorer.errors import ExplorerError, SAEError, SourceError
+from explorer.errors import ExplorerError, SAEError
 from explorer.sae import load_sae
-from index import train_sae
-from index.vectors import FolderPictures, ScenePictures, StreamConfig, batches, patch_vectors
+from explorer.sae.training import StepReport, Trainer, train
+from index.__main__ import main
+from index.commands import train_sae
 
-
-class Noise:
-    """Twelve pictures of noise, two of them unreadable."""
-
-    description = "noise"
-
-    def __len__(self) -> int:
-        return 12
-
-    def image(self, number: int) -> Image.Image | None:
-        if number in (3, 7):
-            return None
-        dice = np.random.default_rng(number)
-        return Image.fromarray(dice.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-
-
-LVLM = FakeLVLM()
-CONFIG = StreamConfig(chunk=5, reuse=2, tower_batch=2)
-
-
-@settings(max_examples=8, deadline=None)
-@given(first=st.integers(0, 40))
-def test_the_stream_may_start_at_any_batch(first: int) -> None:
-    whole = list(islice(batches(LVLM, 1, Noise(), 24, CONFIG), first + 3))
-    part = list(islice(batches(LVLM, 1, Noise(), 24, CONFIG, first), 3))
-    assert all(torch.equal(a, b) for a, b in zip(whole[first:], part, strict=True))
-
-
-def test_a_chunk_uses_each_vector_as_often_as_asked() -> None:
-    config = StreamConfig(chunk=3, reuse=2, tower_batch=2)
-    vectors = patch_vectors(LVLM, 1, Noise(), 0, 3, config)
-    assert vectors.shape == (48, 6) and vectors.dtype == torch.float32
-    taken = torch.cat(list(islice(batches(LVLM, 1, Noise(), 12, config), 8)))
-    assert sorted(taken.tolist()) == sorted(vectors.tolist() * 2)
-    assert taken[:48].tolist() != vectors.tolist()
-
-
-def test_streams_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="chunk of 1 pictures does not fill a batch of 99"):
-        next(batches(LVLM, 1, Noise(), 99, StreamConfig(chunk=1, reuse=2)))
-    with pytest.raises(SourceError, match="none of 1 pictures can be read"):
-        patch_vectors(LVLM, 1, Noise(), 3, 1, CONFIG)
-    with pytest.raises(SourceError, match="chunk = 0"):
-        StreamConfig(chunk=0)
-    with pytest.raises(SourceError, match="0 scenes"):
-        ScenePictures(0, 5)
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    with pytest.raises(SourceError, match="too few pictures"):
-        FolderPictures(tmp_path, slice(-1))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_source_that_vanishes_is_told_in_one_line(tmp_path: Path, workers: int) -> None:
-    (tmp_path / "photos").mkdir()
-    for number in range(8):
-        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
-    pictures = FolderPictures(tmp_path / "photos")
-    config = StreamConfig(tower_batch=2, workers=workers)
-    assert patch_vectors(LVLM, 1, pictures, 0, 8, config).shape == (8 * 16, 6)
-    (tmp_path / "photos").rename(tmp_path / "away")
-    with pytest.raises(SourceError, match=r"photos is gone") as caught:
-        patch_vectors(LVLM, 1, pictures, 0, 8, config)
-    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
-
-
-def test_counterfactual_scenes_are_spread_evenly() -> None:
-    plain, mixed = ScenePictures(8, 50), ScenePictures(8, 50, 0.25)
-    differ = [plain.image(n).tobytes() != mixed.image(n).tobytes() for n in range(8)]
-    assert differ == [False, False, False, True] * 2
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 def parsed(folder: Path, model: Path, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     train_sae.add_arguments(parser)
-    small = "--steps 6 --batch 64 --chunk 8 --reuse 2 --held-out 4 --expansion 2 --k 3 --quiet"
-    small += "" if "--images" in more else " --scenes 20"
+    small = (
+        "--steps 6 --batch 64 --buffer 512 --reuse 2 --held-out 4 --expansion 2 --k 3 --captions 2 --quiet"
+    )
+    small += "" if {"--images", "--tars", "--list"} & {*more} else " --scenes 20"
     files = f"--out {folder}/sae.safetensors --checkpoint {folder}/run/state.pt --checkpoint-every 2"
     return parser.parse_args(
         [*small.split(), *files.split(), "--model", str(model), "--device", "cpu", *more]
     )
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_trains_resumes_and_says_what_it_did(
@@ -107,31 +47,122 @@ def test_trains_resumes_and_says_what_it_did(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert train_sae.run(parsed(tmp_path / "a", tiny_lvlm_folder)) == 0
+    assert train_sae.run(parsed(tmp_path / "a", tiny_lvlm_folder, "--evaluate-every", "2")) == 0
     printed = capsys.readouterr().out
     assert "64 neurons of width 32 at block 2" in printed and "explained variance" in printed
+    assert "on 2 held-out pictures" in printed and "of the captions are the same" in printed
     sae = load_sae(tmp_path / "a" / "sae.safetensors")
     assert (sae.site_block, sae.rule.kind, sae.rule.k, sum(sae.group_sizes)) == (2, "jumprelu", 3, 64)
     assert sae.model_id is not None and "@" in sae.model_id
-    assert sae.facts["trained_on"] == "drawn scenes, seeds 10000000 to 10000019, 10% counterfactual"
-    assert sae.facts["quality"]["vectors"] == 4 * 16
+    facts = sae.facts
+    assert facts["trained_on"] == "drawn scenes, seeds 10000000 to 10000019, 10% counterfactual"
+    assert (facts["tokens"], facts["skipped"], facts["processes"]) == ("patches", 0, 1)
+    assert facts["quality"]["vectors"] == 4 * 16 and len(facts["quality"]["prefixes"]) == 4
+    assert facts["preserved"]["pictures"] == 2 and facts["preserved"]["divergence"] > 0
+    figures = lines(tmp_path / "a" / "run" / "state.metrics.jsonl")
+    assert [one["step"] for one in figures] == [2, 4, 6] and figures[-1]["quality"] == facts["quality"]
+    assert {"threshold", "dead_in_training", "preserved"} <= figures[0].keys()
 
-    plain = train_sae._show
+    plain = train_sae.show
 
-    def interrupt(bar: object, report: object) -> None:
+    def interrupt(bar: object, report: StepReport) -> None:
         plain(bar, report)
         if report.step == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_sae, "_show", interrupt)
+    monkeypatch.setattr(train_sae, "show", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train_sae.run(parsed(tmp_path / "b", tiny_lvlm_folder))
+        train_sae.run(parsed(tmp_path / "b", tiny_lvlm_folder, "--evaluate-every", "2"))
     monkeypatch.undo()
     assert not (tmp_path / "b" / "sae.safetensors").exists()
-    with pytest.raises(SAEError, match="had chunk = 8, not 9"):
-        train_sae.run(parsed(tmp_path / "b", tiny_lvlm_folder, "--resume", "--chunk", "9"))
-    assert train_sae.run(parsed(tmp_path / "b", tiny_lvlm_folder, "--resume")) == 0
+    with pytest.raises(SAEError, match="had buffer = 512, not 600"):
+        train_sae.run(parsed(tmp_path / "b", tiny_lvlm_folder, "--resume", "--buffer", "600"))
+    with pytest.raises(SAEError, match="trained with k = 3, not 4"):
+        train_sae.run(parsed(tmp_path / "b", tiny_lvlm_folder, "--resume", "--k", "4"))
+    again = parsed(tmp_path / "b", tiny_lvlm_folder, "--resume", "--evaluate-every", "2", "--workers", "2")
+    assert train_sae.run(again) == 0
     assert load_sae(tmp_path / "b" / "sae.safetensors").id == sae.id
+    assert lines(tmp_path / "b" / "run" / "state.metrics.jsonl") == figures
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_sae(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
+    args = [sys.executable, HERE / "killed.py", tmp_path, tiny_lvlm_folder]
+    said = subprocess.run(
+        args, cwd=ROOT, env=paired.environment(), capture_output=True, text=True, check=True
+    )
+    codes = json.loads(said.stdout)
+    assert codes["calm"] == [0] and codes["harried"][-1] == 0
+    assert set(codes["harried"]) <= {0, 143, -9}, (tmp_path / "harried" / "err.txt").read_text()
+    calm, harried = (load_sae(tmp_path / name / "sae.safetensors") for name in ("calm", "harried"))
+    assert harried.id == calm.id and harried.facts["quality"] == calm.facts["quality"]
+    figures = [lines(tmp_path / name / "state.metrics.jsonl") for name in ("calm", "harried")]
+    assert figures[0] == figures[1] and [one["step"] for one in figures[0]] == [5, 10, 15, 20, 24]
+    assert not list((tmp_path / "harried").glob(".*")), "what a killed process was writing is cleaned up"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, tiny_lvlm_folder: Path) -> Path:
+    """What two processes left behind."""
+    folder = tmp_path_factory.mktemp("pair")
+    args = [sys.executable, HERE / "paired.py", folder, tiny_lvlm_folder]
+    done = subprocess.run(args, cwd=ROOT, env=paired.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_processes_take_the_steps_of_one_with_the_whole_batch(pair: Path) -> None:
+    reports: list[StepReport] = []
+    found: list[Trainer] = []
+    train(
+        paired.CONFIG,
+        iter(paired.fixed_batches()),
+        on_step=reports.append,
+        measure=found.append,
+        measure_every=11,
+    )
+    first, second = (torch.load(pair / f"steps-{rank}.pt") for rank in (0, 1))
+    for one, other in zip(first["parameters"], second["parameters"], strict=True):
+        assert torch.equal(one, other), "both processes hold the same weights"
+    assert first["reports"] == second["reports"]
+    for parameter, shared in zip(found[0].parameters, first["parameters"], strict=True):
+        torch.testing.assert_close(parameter.detach(), shared, atol=2e-4, rtol=1e-3)
+    assert torch.equal(found[0].unfired, first["unfired"])
+    torch.testing.assert_close(torch.tensor(reports), torch.tensor(first["reports"]), atol=1e-4, rtol=1e-3)
+    assert max(report.dead for report in reports) > 0, "the loss of dead neurons is shared, too"
+
+
+def test_the_command_runs_in_two_processes(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sae = load_sae(pair / "sae.safetensors")
+    assert sae.facts["processes"] == 2 and sae.facts["quality"]["vectors"] == 5 * 16
+    assert sae.facts["preserved"]["pictures"] == 3
+    figures = lines(pair / "run" / "state.metrics.jsonl")
+    assert [one["step"] for one in figures] == [3, 6, 8]
+    printed = [(pair / f"out-{rank}.txt").read_text() for rank in (0, 1)]
+    assert "on 80 held-out vectors" in printed[0] and not printed[1], "only the first one speaks"
+    assert [(pair / f"code-{rank}.txt").read_text() for rank in (0, 1)] == ["143", "143"]
+    assert load_sae(pair / "b" / "sae.safetensors").id == sae.id, "stopped by the second, resumed by both"
+
+
+@pytest.mark.parametrize("kind", ["--images", "--list", "--tars"])
+def test_trains_on_any_source_over_what_cannot_be_read(
+    tmp_path: Path, tiny_lvlm_folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = noise_folder(tmp_path / "photos", 12)
+    for bad in ("00004.png", "00005.png"):  # one that is held out, and one to train on
+        (photos / bad).write_text("not a picture")
+    names = sorted(path.name for path in photos.iterdir())
+    (photos / "names.txt").write_text("\n".join(names))
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        for name in names:
+            tar.add(photos / name, name)
+    place = {"--images": photos, "--list": photos / "names.txt", "--tars": tmp_path / "some.tar"}[kind]
+    args = parsed(tmp_path, tiny_lvlm_folder, kind, str(place), "--limit", "11", "--half", "--include-cls")
+    assert train_sae.run(args) == 0
+    assert "2 of 11 pictures could not be read, for instance:\n" in capsys.readouterr().out
+    facts = load_sae(args.out).facts
+    assert facts["trained_on"].startswith("7 pictures: the first 11 of 12: ")
+    assert facts["measured_on"].startswith("4 pictures kept apart: ")
+    assert (facts["tokens"], facts["skipped"]) == ("all", 2) and facts["quality"]["vectors"] == 3 * 17
 
 
 @pytest.mark.parametrize(
@@ -139,13 +170,17 @@ def test_trains_resumes_and_says_what_it_did(
     [
         (["--resume"], "no run to resume"),
         (["--steps", "0"], "steps = 0"),
-        (["--first-seed", "899990"], "include those kept for measuring"),
+        (["--seed", "899990"], "include those kept for measuring"),
         (["--held-out", "0"], "some pictures are needed"),
         (["--block", "3"], "block 3 cannot matter"),
         (["--images", "nowhere"], "no folder nowhere"),
         (["--out", "/"], "/ is a folder"),
         (["--checkpoint", "/proc/nowhere/state.pt"], "cannot write /proc/nowhere/state.json: .*--checkpoint"),
         (["--out", "/proc/nowhere/sae.safetensors"], "cannot write in /proc/nowhere: .*--out"),
+        (["--buffer", "20"], "cannot hold two pictures of 16"),
+        (["--spread", "--limit", "9"], "--spread does not go with --scenes"),
+        (["--split", "train"], "--split goes with --hf, not with --scenes"),
+        (["--tower-batch", "4", "--batch", "999"], "does not fill a batch of 999"),
     ],
 )
 def test_mistakes_get_plain_words(
@@ -155,12 +190,21 @@ def test_mistakes_get_plain_words(
         train_sae.run(parsed(tmp_path, tiny_lvlm_folder, *more))
 
 
-def test_trains_on_a_folder(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(12):
-        Noise().image(11 - number % 3).resize((40, 32)).save(photos / f"{number:02}.png")
-    (photos / "03.png").write_text("not a picture")
-    args = parsed(tmp_path, tiny_lvlm_folder, "--images", str(photos), "--half")
-    assert train_sae.run(args) == 0
-    assert load_sae(args.out).facts["trained_on"] == "8 pictures of the folder photos"
+def test_counterfactual_scenes_need_scenes(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
+    photos = noise_folder(tmp_path / "photos", 3)
+    args = parsed(tmp_path, tiny_lvlm_folder, "--images", str(photos), "--counterfactual", "0.5")
+    with pytest.raises(ExplorerError, match="--counterfactual goes with --scenes"):
+        train_sae.run(args)
+
+
+def test_a_damaged_record_is_told(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
+    assert train_sae.run(parsed(tmp_path, tiny_lvlm_folder, "--captions", "0")) == 0
+    (tmp_path / "run" / "state.json").write_text("[")
+    with pytest.raises(SAEError, match=r"state.json is damaged .*; start again without --resume"):
+        train_sae.run(parsed(tmp_path, tiny_lvlm_folder, "--resume"))
+
+
+def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["train-sae", "--steps", "many", "--scenes", "5"])
+    assert end.value.code == 2 and "no whole number" in capsys.readouterr().err

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from explorer.errors import SAEError
 from explorer.sae import SAE, ActivationRule
-from explorer.sae.quality import unexplained
+from explorer.sae.quality import Tally, unexplained
 
 DRAW = torch.Generator().manual_seed(3)
 DIRECTIONS = torch.randn(24, 6, generator=DRAW)
@@ -48,3 +51,30 @@ def test_half_precision_patches_are_measured_in_float32() -> None:
     patches = torch.randn(2, 5, 6, generator=DRAW).half()
     codes = SAE_.encode_sparse(patches.reshape(-1, 6))
     assert unexplained(SAE_, patches, codes) == unexplained(SAE_, patches.float(), codes)
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 40), min_size=2, max_size=5))
+def test_vectors_may_come_in_parts(seed: int, sizes: list[int]) -> None:
+    """The figures of parts are those of the whole, by the formulas."""
+    dice = torch.Generator().manual_seed(seed)
+    weights, x = torch.randn(6, 9, generator=dice), 3 + torch.randn(sum(sizes), 6, generator=dice)
+    sae = SAE(
+        weights, torch.zeros(9), weights.T.clone(), x.mean(0), ActivationRule("topk", k=2), group_sizes=(2, 7)
+    ).requires_grad_(False)
+    tally = Tally(sae, chunk=50)
+    for part in x.split(sizes):
+        tally.add(part)
+    found, z = tally.quality(), sae.encode(x)
+    for share, end in zip(found.prefixes, (2, 9), strict=True):
+        error = (x - z[:, :end] @ sae.W_dec[:end] - sae.b_dec).square().sum()
+        spread = (x - x.mean(0)).square().sum()
+        assert share == pytest.approx(float(1 - error / spread), rel=1e-3, abs=1e-3)
+    assert found.l0 == pytest.approx(float((z > 0).sum()) / len(x))
+    assert found.dead_share == pytest.approx(float((~(z > 0).any(0)).float().mean()))
+    assert found.vectors == len(x) and found.explained_variance == found.prefixes[-1]
+
+
+def test_no_vectors_are_no_measure() -> None:
+    sae = SAE(torch.eye(3), torch.zeros(3), torch.eye(3), torch.zeros(3), ActivationRule())
+    with pytest.raises(SAEError, match="no vectors to measure"):
+        Tally(sae).quality()

@@ -1,0 +1,296 @@
+"""The command `train-sae`: trains an SAE on what a model's vision tower makes of pictures of any source."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from index.commands import common
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from explorer.sae.training import StepReport
+    from explorer.vlm.base import LVLM
+    from index.training.pictures import Material
+    from index.training.run import Outcome, Plan
+
+DESCRIPTION = (
+    "Trains a sparse autoencoder (Matryoshka BatchTopK) on the vectors that one block of a model's vision\n"
+    "tower gives for the patches of your pictures, measures it on pictures that were not trained on, and\n"
+    "writes it to one file, which `build` and the page take with --sae. The vectors are made while they are\n"
+    "used and shuffled through a buffer: neither disk nor memory has to hold them."
+)
+USAGE = "python -m index train-sae (--images DIR | --scenes N | ...) [--out FILE] [options]"
+EPILOG = f"""examples:
+  on your own pictures, for another model, on a GPU:
+    python -m index train-sae --model llava-hf/llava-1.5-7b-hf --images ~/Pictures --expansion 8 \\
+        --device cuda --checkpoint runs/mine/state.pt --out runs/mine/sae.safetensors
+  on four GPUs, each of which reads a quarter of the pictures:
+    accelerate launch --multi_gpu --num_processes 4 -m index train-sae --imagenet train/ ...
+  after an interruption of any kind, the same command with --resume
+
+Beside the checkpoint lie its figures (.metrics.jsonl) and the pictures that could not be used
+(.skipped.jsonl).
+
+{common.EXIT_CODES}
+"""
+FIRST_SEED = 10_000_000
+"""Training scenes begin here: far from those of the LVLM's own training (from 1,000,000 on)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    from index.sources.opening import add_arguments as add_source
+
+    add_source(parser)
+    _add_share(parser.add_argument_group("which of them"))
+    site = parser.add_argument_group("the model")
+    common.add_model(site)
+    site.add_argument(
+        "--block",
+        type=common.natural,
+        metavar="B",
+        help="block of the tower (default: the one the LLM reads)",
+    )
+    site.add_argument("--include-cls", action="store_true", help="train on the CLS token too")
+    _add_training(parser.add_argument_group("the SAE and its training"))
+    _add_files(parser.add_argument_group("what to write"))
+    machine = parser.add_argument_group("the machine")
+    _add_number(machine, "--buffer", 262_144, "vectors held at once, in all processes together", common.count)
+    _add_number(
+        machine, "--reuse", 4, "times that each vector is used before it leaves the buffer", common.count
+    )
+    _add_number(machine, "--tower-batch", 32, "pictures per run of the tower", common.count)
+    workers = "processes that read pictures, for each that trains; 0 for none"
+    _add_number(machine, "--workers", common.default_workers(), workers)
+    machine.add_argument("--quiet", action="store_true", help="no progress line")
+
+
+def _add_share(group: argparse._ArgumentGroup) -> None:
+    """The arguments that say which pictures are trained and measured on."""
+    _add_number(
+        group, "--held-out", 500, "pictures that are kept out of the training, spread evenly, to measure on"
+    )
+    group.add_argument(
+        "--counterfactual",
+        type=common.share,
+        default=None,
+        metavar="SHARE",
+        help="with --scenes: share of counterfactual ones (default: 0.1); --seed is 10,000,000 by default",
+    )
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    """The arguments that say what is learnt, and how."""
+    _add_number(group, "--expansion", 16, "neurons per dimension of the vectors")
+    _add_number(group, "--k", 20, "active neurons per vector, on average")
+    _add_number(group, "--steps", 4000, "steps of training")
+    _add_number(group, "--batch", 4096, "vectors per step, of all processes together")
+    group.add_argument(
+        "--lr", type=float, metavar="RATE", help="peak learning rate (default: by the number of neurons)"
+    )
+    group.add_argument(
+        "--aux-alpha",
+        type=float,
+        default=0.03,
+        metavar="WEIGHT",
+        help="weight of the dead neurons' loss (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dead-after",
+        type=common.count,
+        metavar="N",
+        help="vectors without firing until a neuron is dead (default: 2 %% of all)",
+    )
+    _add_number(group, "--init-seed", 0, "seed of the first weights and the shuffling")
+    group.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="search the largest activations in bfloat16; all else stays float32 (default: on a GPU)",
+    )
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    """The arguments that name the files to write, and what is measured for them."""
+    group.add_argument(
+        "--out",
+        type=Path,
+        default=common.ASSETS / "sae" / "sae.safetensors",
+        metavar="FILE",
+        help="the SAE to write (default: in the place of the embedded one)",
+    )
+    group.add_argument("--half", action="store_true", help="store the weights as float16")
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path("runs/sae/checkpoint.pt"),
+        metavar="FILE",
+        help="where the progress is kept (default: %(default)s)",
+    )
+    _add_number(group, "--checkpoint-every", 500, "steps between checkpoints", common.count)
+    group.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    _add_number(group, "--evaluate-every", 0, "steps between measurements; 0: only at the end")
+    _add_number(
+        group, "--captions", 32, "held-out pictures that are captioned with and without the SAE; 0: none"
+    )
+
+
+def _add_number(
+    group: argparse._ActionsContainer,
+    name: str,
+    default: int,
+    words: str,
+    kind: Callable[[str], int] = common.natural,
+) -> None:
+    """An argument that is a whole number, with its default in the help."""
+    group.add_argument(name, type=kind, default=default, metavar="N", help=f"{words} (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, measure, write. Returns an exit code; an ExplorerError says in plain words what was wrong."""
+    from tqdm import tqdm
+
+    from explorer.sae.training import Halted
+    from index.stopping import StopRequests
+    from index.training.processes import join
+    from index.training.run import run as train
+
+    plan = plan_of(args)
+    check_out(args.out)
+    placed = join(args.device)
+    main = placed.team.rank == 0
+    lvlm = _model(args, placed.device)
+    requests = StopRequests()
+    with tqdm(
+        total=args.steps, unit="step", file=sys.stderr, disable=args.quiet or not main, dynamic_ncols=True
+    ) as bar:
+
+        def tell(words: str) -> None:
+            if main and not args.quiet:
+                bar.write(words, file=sys.stderr)
+
+        try:
+            with requests:
+                outcome = train(plan, lvlm, placed, lambda report: show(bar, report), requests.asked, tell)
+        except Halted as halted:
+            bar.close()
+            if main:
+                print(
+                    f"stopped after {halted.steps:,} steps; the progress is saved. Run the same command with "
+                    "--resume to go on",
+                    file=sys.stderr,
+                )
+            return 128 + (requests.signal or signal.SIGTERM)
+    if main:
+        outcome.sae.save(args.out, half=args.half)
+        print(describe(outcome, args))
+    return 0
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """The training that the arguments ask for. Raises an ExplorerError for what cannot be."""
+    from index.training.run import Plan, config_of
+    from index.training.stream import StreamConfig
+
+    bf16 = args.bf16
+    if bf16 is None:
+        import torch
+
+        bf16 = torch.cuda.is_available() and args.device != "cpu"
+    config = config_of(
+        args.steps,
+        args.batch,
+        args.dead_after,
+        expansion=args.expansion,
+        k=args.k,
+        lr=args.lr,
+        aux_alpha=args.aux_alpha,
+        seed=args.init_seed,
+        bf16=bf16,
+    )
+    stream = StreamConfig(args.buffer, args.reuse, args.tower_batch, args.workers, args.init_seed)
+    return Plan(
+        material_of(args),
+        config,
+        stream,
+        args.checkpoint,
+        block=args.block,
+        include_cls=args.include_cls,
+        captions=args.captions,
+        evaluate_every=args.evaluate_every,
+        checkpoint_every=args.checkpoint_every,
+        resume=args.resume,
+    )
+
+
+def material_of(args: argparse.Namespace) -> Material:
+    """The pictures that the arguments name. Those for measuring are never trained on."""
+    from explorer.errors import SourceError
+    from index.sources.opening import open_source
+    from index.training.pictures import split, split_scenes
+
+    source = open_source(args)
+    if args.scenes is None:
+        if args.counterfactual is not None:
+            raise SourceError("--counterfactual goes with --scenes")
+        return split(source, args.held_out)
+    if args.spread:
+        raise SourceError("--spread does not go with --scenes; ask for fewer --scenes")
+    first = FIRST_SEED if args.seed is None else args.seed
+    share = 0.1 if args.counterfactual is None else args.counterfactual
+    return split_scenes(len(source), first, share, args.held_out)
+
+
+def check_out(out: Path) -> None:
+    """Refuse an --out that cannot be written now, not after hours of training."""
+    from explorer.errors import SAEError
+
+    if out.is_dir():
+        raise SAEError(f"{out} is a folder; name a file for --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SAEError(
+            f"cannot write in {out.parent}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
+def _model(args: argparse.Namespace, device: str) -> LVLM:
+    """The model that the arguments name."""
+    import torch
+
+    from explorer.vlm import open_lvlm
+
+    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
+    return open_lvlm(args.model or str(common.ASSETS / "lvlm"), device=device, dtype=getattr(torch, dtype))
+
+
+def show(bar: tqdm, report: StepReport) -> None:
+    """Move the progress line."""
+    if report.step % 20 == 0:
+        bar.set_postfix_str(
+            f"error {report.error:.4f} cut {report.cut:.3f} dead {report.dead}", refresh=False
+        )
+    if not bar.n:
+        bar.initial = bar.n = report.step  # a resumed run begins where it stopped
+    bar.update(report.step + 1 - bar.n)
+
+
+def describe(outcome: Outcome, args: argparse.Namespace) -> str:
+    """What was trained and how good it is, for people."""
+    sae, metrics = outcome.sae, outcome.metrics
+    lines = [
+        f"{args.out}: {sae.n_neurons:,} neurons of width {sae.width:,} at block {sae.site_block}, "
+        f"id {sae.short_id}; {metrics.steps:,} steps, {metrics.vectors:,} vectors, "
+        f"{common.time_words(metrics.seconds)} in this run",
+        *outcome.measures.words(sae),
+        *common.skipped_words(outcome.skipped, outcome.pictures),
+        f"index with it: python -m index build ... --sae {args.out}",
+    ]
+    return "\n".join(lines)
