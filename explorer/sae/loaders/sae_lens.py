@@ -57,6 +57,20 @@ RENAMED = {
 """Keys of versions before 6, and what they were called last."""
 RESCALED = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 """Architectures that may multiply activations by the lengths of their decoder rows."""
+SCALINGS = {
+    "layer_norm": Scaling("layer_norm", eps=1e-5, ddof=1),
+    "constant_norm_rescale": Scaling("constant_norm"),
+}
+"""Normalisations of each vector by itself."""
+EXPECTED = {
+    "expected_average_only_in": "this SAE was trained on vectors times a number that gave them a mean length "
+    "of sqrt(d); the number is not in its files, so it reads vectors as they are: pass it as the hint "
+    "scaling_factor",
+    "covariance_whitening": "this SAE was trained on whitened vectors; the whitening is not in its files, so "
+    f"it reads vectors as they are: {WHITENING} belongs beside the weights",
+}
+"""Normalisations whose figures SAELens keeps apart from the weights until training ends, and what to say
+when they are missing."""
 
 
 def claims(found: Found) -> bool:
@@ -105,21 +119,6 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
         facts=facts,
         scaling=SCALINGS.get(inputs),
     )
-
-
-SCALINGS = {
-    "layer_norm": Scaling("layer_norm", eps=1e-5, ddof=1),
-    "constant_norm_rescale": Scaling("constant_norm"),
-}
-EXPECTED = {
-    "expected_average_only_in": "this SAE was trained on vectors times a number that gave them a mean length "
-    "of sqrt(d); the number is not in its files, so it reads vectors as they are: pass it as the hint "
-    "scaling_factor",
-    "covariance_whitening": "this SAE was trained on whitened vectors; the whitening is not in its files, so "
-    f"it reads vectors as they are: {WHITENING} belongs beside the weights",
-}
-"""Normalisations whose figures SAELens keeps apart from the weights until training ends, and what to say
-when they are missing."""
 
 
 def _settings(found: Found) -> dict[str, Any]:
