@@ -36,6 +36,7 @@ COMMANDS = {
     "stats": Command("index.commands.stats", "tell what a store holds"),
     "label": Command("index.commands.label", "add the words that neurons raise to a store, or renew them"),
     "upgrade": Command("index.commands.upgrade", "bring a store of the format before this one up to date"),
+    "export-sae": Command("index.commands.export_sae", "write an SAE in the format of another project"),
     "bench": Command("index.commands.bench", "measure how fast the index is on this machine"),
     "train-sae": Command("index.commands.train_sae", "train a sparse autoencoder on a model's vision tower"),
 }

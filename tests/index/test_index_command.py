@@ -24,7 +24,7 @@ from index.work import locked, work_folder
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-COMMANDS = ("build", "merge", "verify", "stats", "label", "upgrade", "train-sae")
+COMMANDS = ("build", "merge", "verify", "stats", "label", "upgrade", "train-sae", "export-sae")
 
 
 @pytest.fixture(scope="module")
