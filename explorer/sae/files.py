@@ -97,9 +97,11 @@ def check(path: Path, tensors: dict[str, Tensor]) -> None:
             raise SAEError(f"{path}: {name} has the shape {list(tensors[name].shape)}; expected [n]")
     neurons, width = tensors["b_enc"].numel(), tensors["b_dec"].numel()
     for name, expected in (("W_enc", [width, neurons]), ("W_dec", [neurons, width])):
-        if list(tensors[name].shape) != expected:
+        shape = list(tensors[name].shape)
+        if shape != expected:
+            turned = " (is it transposed?)" if shape[::-1] == expected else ""
             raise SAEError(
-                f"{path}: {name} has the shape {list(tensors[name].shape)}; expected {expected} "
+                f"{path}: {name} has the shape {shape}; expected {expected}{turned} "
                 f"(b_dec has width {width}, b_enc has {neurons} neurons)"
             )
 
@@ -109,7 +111,9 @@ def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
-            raise SAEError(f"{path}: {name} has {bad} values that are not finite ({tensor.dtype})")
+            raise SAEError(
+                f"{path}: {name} has {bad} values that are not finite ({tensor.dtype}); expected numbers"
+            )
 
 
 @contextmanager

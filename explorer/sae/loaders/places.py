@@ -1,6 +1,6 @@
 """Finds the weight file and the configuration of a checkpoint: in a folder, beside a file, or on the hub.
 
-Works on names alone; the hub is asked for a list of names first, and then for the few files that are needed.
+Works on names alone; the hub is asked for its list of names first, and then for the files that are needed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
+    CachedRepoTreeNotFoundError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -51,6 +51,8 @@ OTHERS = (
 )
 """Names of files that lie beside weights and are none."""
 CONFIGS = ("cfg.json", "config.json")
+SMALL = ".gitattributes"
+"""A small file that every repository on the hub has: asking for it brings the list of all names."""
 CHECKPOINTS = ("checkpoints", "checkpoint")
 """Folders whose files may have their configuration one folder up."""
 DEPTH = 5
@@ -73,13 +75,22 @@ def find(path: str | Path, revision: str | None = None) -> Place:
     "owner/name/sub/folder" or "owner/name/file"; revision: branch, tag or commit of a hub name. Raises
     SAEError when there is none or more than one, and when the hub cannot give it.
     """
-    local = Path(path).expanduser()
-    if local.is_file():
-        return _beside(local)
-    if local.is_dir():
-        return _beside(local / choose(_names(local), str(path)))
+    if not str(path).strip():
+        raise SAEError("the name of the SAE is empty; expected a file, a folder or a name on the hub")
+    try:
+        local = Path(path).expanduser()
+        if local.is_file():
+            return _beside(local)
+        if local.is_dir():
+            return _beside(local / choose(_names(local), str(path)))
+    except (OSError, RuntimeError) as error:  # a name that is too long, or a user's folder that is not known
+        raise SAEError(
+            f"{str(path)[:200]} cannot be looked up ({error.args[-1]}); expected a path"
+        ) from error
     if isinstance(path, Path) or not _is_hub_name(path):
-        raise SAEError(f"there is no SAE file at {path} (a name on the hub looks like owner/name)")
+        raise SAEError(
+            f"there is no SAE file at {path} (expected a file, a folder, or owner/name on the hub)"
+        )
     return _from_hub(path, revision)
 
 
@@ -152,12 +163,11 @@ def _from_hub(name: str, revision: str | None) -> Place:
     repo, under = f"{owner}/{repository}", "/".join(below)
     where = f"{name}@{revision}" if revision else name
     try:
-        if constants.HF_HUB_OFFLINE:
-            root = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-            weights = _below(_names(root), under, where)
-        else:
-            weights = _below(HfApi().list_repo_files(repo, revision=revision), under, where)
-            wanted = [weights, *_configs_of(weights)]
+        root = Path(snapshot_download(repo, revision=revision, allow_patterns=[SMALL, *CONFIGS]))
+        names = _listed(repo, root)
+        weights = _below(names, under, where)
+        wanted = [one for one in (weights, *_configs_of(weights)) if one in names]
+        if not all((root / one).is_file() for one in wanted):
             root = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise SAEError(
@@ -169,11 +179,23 @@ def _from_hub(name: str, revision: str | None) -> Place:
             f"there is no file or folder {name}, and {where} was not fetched from the hub before, which "
             f"cannot be reached now ({_first(error)})"
         ) from error
-    except (HfHubHTTPError, EntryNotFoundError, OSError, ValueError) as error:
+    except (HfHubHTTPError, OSError, ValueError) as error:
         raise SAEError(f"{where} could not be fetched from the hub ({_first(error)})") from error
+    except Exception as error:
+        if type(error).__module__.startswith("httpx"):  # what carries the hub's requests has its own errors
+            raise SAEError(f"{where} could not be fetched from the hub ({_first(error)})") from error
+        raise
     if not (root / weights).is_file():
         raise SAEError(f"{where}: the hub gave no {weights}; fetch it again")
     return _beside(root / weights)
+
+
+def _listed(repo: str, root: Path) -> list[str]:
+    """The names in the commit of a repository whose snapshot lies at `root`, also those not fetched."""
+    try:
+        return [file.path for file in get_cached_repo_tree(repo, revision=root.name)]
+    except CachedRepoTreeNotFoundError:
+        return _names(root)
 
 
 def _below(names: Iterable[str], under: str, where: str) -> str:

@@ -160,7 +160,7 @@ def read_pickle(path: Path | str, inert: frozenset[str] = frozenset(), offset: i
         try:
             size = file.seek(0, io.SEEK_END) - offset
             if size > MAX_FILE:
-                raise SAEError(f"{path} has {size:,} bytes; a checkpoint has at most {MAX_FILE:,}")
+                raise SAEError(f"{path} has {size:,} bytes; expected {MAX_FILE:,} at most")
             found = _globals(path, file, size, offset)
             _refuse_globals(path, found, inert)
             file.seek(offset)
@@ -215,9 +215,14 @@ def _globals(path: Path, file: BinaryIO, size: int, offset: int) -> set[str]:
         return _named_in(io.BytesIO(_pickle_of_archive(path, file, size)))
     file.seek(offset)
     start = io.BytesIO(file.read(MAX_PICKLE))
-    if not head.startswith(b"\x80"):
-        raise SAEError(f"{path} is not a file of torch.save; it looks like {_looks_like(head)}")
-    found = _named_in(start)
+    try:
+        found = _named_in(start)
+    except BROKEN:
+        if head.startswith(b"\x80"):
+            raise
+        found = set()
+    if not found and not head.startswith(b"\x80"):
+        raise SAEError(f"{path} looks like {_looks_like(head)}; expected a file that torch.save wrote")
     if SECRET.to_bytes(10, "little") not in head[:32]:
         _refuse_globals(path, found, frozenset())
         raise SAEError(f"{path} is a plain Python pickle; expected a file that torch.save wrote")
@@ -235,7 +240,7 @@ def _pickle_of_archive(path: Path, file: BinaryIO, size: int) -> bytes:
         if packed or claimed > size:
             raise SAEError(
                 f"{path} has {size:,} bytes and claims to unpack to {claimed:,}"
-                f"{f' ({packed[0]} is compressed)' if packed else ''}; torch.save does not compress"
+                f"{f' ({packed[0]} is compressed)' if packed else ''}; expected bytes that are stored once"
             )
         if any(name.endswith("constants.pkl") for name in names):
             raise UnsafeFileError(
@@ -248,7 +253,7 @@ def _pickle_of_archive(path: Path, file: BinaryIO, size: int) -> bytes:
             )
         if pickles[0].file_size > MAX_PICKLE:
             raise SAEError(
-                f"{path}: its pickle has {pickles[0].file_size:,} bytes, at most {MAX_PICKLE:,} fit"
+                f"{path}: its pickle has {pickles[0].file_size:,} bytes; expected {MAX_PICKLE:,} at most"
             )
         return archive.read(pickles[0])
 
