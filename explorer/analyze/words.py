@@ -1,7 +1,8 @@
 """Which neurons each word of an answer rests on, asked in three ways side by side.
 
     attention  how much of the neuron the word looked at: sum over patches of a_wt z_tj, where a is the
-               attention from word to patches, scaled to sum to 1
+               attention from word to patches, scaled to sum to 1; where the model's attention cannot be laid
+               over the picture (a Q-Former stands between), every patch counts alike
     gradient   gradient attribution: sum over patches of z_tj g_wt . W_dec[j], where g is the gradient of the
                word's log-probability by the patch; the first-order guess of the effect
     effect     how far the word's log-probability falls when the neuron is set to zero where it fires,
@@ -84,8 +85,7 @@ def word_map(
     answer's. neurons: these, or None for the best of each word by each measure, at most `limit` of them. To
     choose, the effect is measured for the `tried` best by attention and gradient. batch: neurons measured
     at a time; progress hears of them; once cancelled, the map is of those measured so far.
-    Raises EditError for no words, words of another answer, unknown neurons, or nothing that fires; ModelError
-    when the language model does not read patches.
+    Raises EditError for no words, words of another answer, unknown neurons, or nothing that fires.
     """
     asked = session.lvlm.default_prompt if prompt is None else prompt
     said = session.answer(view, asked) if answer is None else answer
@@ -96,7 +96,7 @@ def word_map(
         raise EditError(
             f"{len(pool)} neurons, at most {limit} shown and {tried} tried: there is nothing to map"
         )
-    weights = _picture_shares(session.word_attention(view, asked, said, chosen))
+    weights = _looks(session, view, asked, said, chosen)
     slopes = session.word_gradients(view, asked, said, chosen)
     attention = attended(view.codes, weights, pool)
     scale = session.sae.scale(view.patches)
@@ -144,7 +144,7 @@ def attended_top(
     asked = session.lvlm.default_prompt if prompt is None else prompt
     said = session.answer(view, asked) if answer is None else answer
     words = _checked_words(session, said, None)
-    weights = _picture_shares(session.word_attention(view, asked, said, words)).mean(dim=0)
+    weights = _looks(session, view, asked, said, words).mean(dim=0)
     return view.top(k, "weighted", weights.reshape(view.grid.rows, view.grid.cols).numpy())
 
 
@@ -202,6 +202,14 @@ def _columns(values: np.ndarray) -> np.ndarray:
     sizes = np.linalg.norm(values, axis=1, keepdims=True)
     scaled = np.divide(values, sizes, out=np.zeros_like(values), where=sizes > 0)
     return scaled.reshape(-1, values.shape[-1]).T
+
+
+def _looks(session: Session, view: View, prompt: str, answer: str, words: Sequence[AnswerWord]) -> Tensor:
+    """Each word's attention to the patches, scaled to sum to 1: [W, T]; the same for all without places."""
+    if not session.lvlm.has_places:
+        patches = view.grid.rows * view.grid.cols
+        return torch.full((len(words), patches), 1 / patches)
+    return _picture_shares(session.word_attention(view, prompt, answer, words))
 
 
 def _picture_shares(attention: Tensor) -> Tensor:

@@ -180,6 +180,9 @@ class LVLM(Protocol):
     has_cls: bool
     """Whether the tower's first token is a CLS token."""
 
+    has_places: bool
+    """Whether attention to the picture can be laid over its patches (see `word_attention`)."""
+
     default_prompt: str
 
     text_layers: int

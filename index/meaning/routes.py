@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from explorer.errors import ModelError
 from explorer.store.manifest import Route
 from explorer.vlm.base import LVLM
 from index.meaning.ranking import NO_WORDS, NeuronWords
@@ -72,7 +73,13 @@ def find_words(
         return FoundWords("none", NO_WORDS)
     find = {"answer": neuron_words, "unembedding": unembedded_words}[route]
     seen = _counting(int(np.count_nonzero(active_mean)), tell)
-    return FoundWords(route, find(lvlm, block, mean_patch, directions, active_mean, seen=seen))
+    try:
+        return FoundWords(route, find(lvlm, block, mean_patch, directions, active_mean, seen=seen))
+    except ModelError as error:
+        if asked is not None:
+            raise
+        tell(f"words: none ({error})")
+        return FoundWords("none", NO_WORDS)
 
 
 def _counting(total: int, tell: Callable[[str], None]) -> Callable[[int], None]:

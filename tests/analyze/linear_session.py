@@ -57,6 +57,7 @@ class LinearSession:
         }
         self.scores = {word.lower(): 0.5 for word in said}
         self.lvlm = SimpleNamespace(
+            has_places=True,
             default_prompt="Describe.",
             answer_words=answer_words,
             answer_tokens=self.tokens,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from explorer.errors import ModelError
 from explorer.sae import load_sae
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
 from explorer.store.manifest import ROUTES
@@ -52,3 +53,21 @@ def test_without_a_mean_patch_there_are_no_words(tiny_lvlm_folder: Path) -> None
     found = find_words("answer", open_lvlm(tiny_lvlm_folder), 2, None, np.eye(3), np.ones(3), told.append)
     assert found.route == "none" and found.words.word == []
     assert told == ["words: none (there is no mean picture to start from; use a larger --sample)"]
+
+
+def test_a_way_that_a_model_does_not_know_is_left_only_if_nobody_asked_for_it(
+    tiny_lvlm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lvlm, told = open_lvlm(tiny_lvlm_folder), []
+
+    def refuse(vectors: object, block: int) -> None:
+        raise ModelError("depends on the prompt; use --words answer")
+
+    monkeypatch.setattr(lvlm, "alone", refuse)
+    monkeypatch.setattr(lvlm, "text_size", MOST)
+    arguments = (lvlm, 2, np.ones(32, np.float32), np.eye(3, 32, dtype=np.float32), np.ones(3), told.append)
+    found = find_words(None, *arguments)
+    assert found.route == "none" and not len(found.words.neuron)
+    assert told[-1] == "words: none (depends on the prompt; use --words answer)"
+    with pytest.raises(ModelError, match="depends on the prompt"):
+        find_words("unembedding", *arguments)

@@ -90,10 +90,16 @@ class Studies:
                     return
                 if isinstance(one, Finished):
                     cut = "Stopped: the neurons measured so far. " if cancel.is_set() else ""
-                    title = f"{cut}{visit.title}: “{spoken.text}” {spoken.context}"
+                    title = f"{cut}{visit.title}: “{spoken.text}” {spoken.context}{self._unseen()}"
                     yield grid(one.result, self.asking.looking.strips.title), status(title)
                 else:
                     yield gr.skip(), status("Measuring neurons one by one", *one, going=True)
+
+    def _unseen(self) -> str:
+        """What must be said of the measure by attention."""
+        if self.session.lvlm.has_places:
+            return ""
+        return " This model's attention cannot be laid over the picture: by it, every patch counts alike."
 
     def _spoken(self, visit: Visit, said: Said | None, told: Told | None, which: object, how: str) -> Spoken:
         """The answer that is asked for."""

@@ -41,6 +41,7 @@ class InstructBlip(Adapter):
     """An opened `InstructBlipForConditionalGeneration` whose language model is a decoder (Vicuna)."""
 
     default_prompt = "Describe the image in detail."
+    has_places = False
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, model_id: str) -> None:
         if not model.config.use_decoder_only_language_model:
