@@ -56,6 +56,7 @@ class Adapter(Seeing):
     """
 
     default_prompt = DEFAULT_PROMPT
+    has_places = True
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, model_id: str) -> None:
         super().__init__(model, processor, model_id)
