@@ -24,7 +24,7 @@ WORD_MARKS = ("\u2581", "\u0120")
 
 
 class Scale(NamedTuple):
-    """The whole picture once more, as some of the tower's tokens see it: larger, in tiles.
+    """The picture once more, or one tile of it, as further tokens of the tower see it: larger.
 
     grid: where its patches lie in the picture; places [rows * cols] int64: which tokens they are, row by row.
     """
@@ -40,7 +40,7 @@ class Prepared:
     pixel_values: [1, ...], normalised, in the family's own shape; grid: where its patches lie in the picture.
     places [rows * cols] int64: which of the tower's tokens the patches are, row by row; None: the last ones.
     scales: where the tower sees the picture more than once, the other times: edits act there as well.
-    inputs: what else the model takes besides pixel values, by name, [1, ...] each.
+    inputs: what else the model or its prompt depends on besides pixel values, by name, [1, ...] each.
     tokens: how many the tower puts out for such a picture; 0: one for each patch, and perhaps a CLS token.
     """
 

@@ -21,7 +21,12 @@ from explorer.vlm.origin import TROUBLE, Origin, cannot
 FAMILIES: dict[str, str] = {
     "instructblip": "instructblip",
     "llava": "llava",
+    "llava_next": "llava_next",
     "paligemma": "paligemma",
+    "qwen2_5_vl": "qwen",
+    "qwen2_vl": "qwen",
+    "qwen3_vl": "qwen3",
+    "qwen3_vl_moe": "qwen3",
 }
 """config.model_type -> module in `explorer.vlm.families`, which has open_model(origin). A new family is one
 file there and one line here."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedConfig,
+    ProcessorMixin,
+)
 
 from explorer.records import Box, Grid
 from explorer.vlm.adapter import Adapter
@@ -54,11 +59,14 @@ def open_model(origin: Origin) -> Llava:
     """Open a LLaVA."""
     processor = origin.processor(LlavaProcessor)
     model = origin.model(LlavaForConditionalGeneration)
-    if processor.patch_size is None:  # older checkpoints leave this out
-        processor.patch_size = model.config.vision_config.patch_size
-    if processor.vision_feature_select_strategy is None:
-        processor.vision_feature_select_strategy = model.config.vision_feature_select_strategy
-        processor.num_additional_image_tokens = int(
-            model.config.vision_config.model_type == "clip_vision_model"
-        )
+    completed(processor, model.config)
     return Llava(model, processor, origin.identity())
+
+
+def completed(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Fill in what the processors of older checkpoints leave out and the model's config knows."""
+    if processor.patch_size is None:
+        processor.patch_size = config.vision_config.patch_size
+    if processor.vision_feature_select_strategy is None:
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        processor.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")
