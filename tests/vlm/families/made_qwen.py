@@ -100,11 +100,14 @@ def opened(
     family: type[Qwen],
     reader: type[ProcessorMixin],
     images: dict[str, object],
+    spread: float = 1.0,
 ) -> Qwen:
-    """A model of random weights that never ends an answer."""
+    """A model of random weights, drawn as wide as `widen` says, that never ends an answer."""
     model = kind(config).float()
-    widen(model)
+    widen(model, spread)
     with torch.no_grad():
+        for weights in (it for it in model.parameters() if it.ndim == 3):  # one matrix for each expert
+            weights.normal_(0.0, weights.shape[-1] ** -0.5)
         model.get_output_embeddings().weight[: len(SPECIAL)] = 0.0
     model.generation_config.eos_token_id = None
     processor = reader(Qwen2VLImageProcessorPil(**images), tokenizer(), chat_template=CHAT)
@@ -190,7 +193,7 @@ def qwen3_experts() -> Qwen3VL:
         moe_intermediate_size=32, num_experts=6, num_experts_per_tok=2, mlp_only_layers=[], **INTERLEAVED
     )
     config = Qwen3VLMoeConfig(vision_config=tapped(), text_config=text, tie_word_embeddings=False, **ids())
-    return opened(Qwen3VLMoeForConditionalGeneration, config, Qwen3VL, Qwen3Reader, NEW)
+    return opened(Qwen3VLMoeForConditionalGeneration, config, Qwen3VL, Qwen3Reader, NEW, 1.4)
 
 
 MADE: dict[str, Callable[[], Qwen]] = {
