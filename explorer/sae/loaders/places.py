@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -16,11 +17,13 @@ from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     HfHubHTTPError,
     HFValidationError,
+    IncompleteSnapshotError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import disable_progress_bars
 
 from explorer.errors import SAEError
 
@@ -162,8 +165,10 @@ def _from_hub(name: str, revision: str | None) -> Place:
     owner, repository, *below = name.split("/")
     repo, under = f"{owner}/{repository}", "/".join(below)
     where = f"{name}@{revision}" if revision else name
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # a log is no place for bars
     try:
-        root = Path(snapshot_download(repo, revision=revision, allow_patterns=[SMALL, *CONFIGS]))
+        root = _snapshot(repo, revision)
         names = _listed(repo, root)
         weights = _below(names, under, where)
         wanted = [one for one in (weights, *_configs_of(weights)) if one in names]
@@ -188,6 +193,14 @@ def _from_hub(name: str, revision: str | None) -> Place:
     if not (root / weights).is_file():
         raise SAEError(f"{where}: the hub gave no {weights}; fetch it again")
     return _beside(root / weights)
+
+
+def _snapshot(repo: str, revision: str | None) -> Path:
+    """The folder of a repository's commit, at least with what was fetched before."""
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[SMALL, *CONFIGS]))
+    except IncompleteSnapshotError as error:
+        return Path(error.snapshot_path)
 
 
 def _listed(repo: str, root: Path) -> list[str]:
