@@ -11,6 +11,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from explorer.errors import ModelError
 from explorer.records import Box, Grid
 from explorer.vlm.adapter import Adapter
 from explorer.vlm.base import Prepared
@@ -56,7 +57,12 @@ class Llava(Adapter):
 
 
 def open_model(origin: Origin) -> Llava:
-    """Open a LLaVA."""
+    """Open a LLaVA. Raises ModelError for a Pixtral, which goes by the same name."""
+    tower = origin.config.vision_config.model_type
+    if tower == "pixtral":
+        raise ModelError(
+            f"'{origin.name}' is a Pixtral, whose tower takes pictures of any size; it is not supported"
+        )
     processor = origin.processor(LlavaProcessor)
     model = origin.model(LlavaForConditionalGeneration)
     completed(processor, model.config)
