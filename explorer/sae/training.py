@@ -78,6 +78,16 @@ class TrainResult(NamedTuple):
     metrics: TrainMetrics
 
 
+class Forward(NamedTuple):
+    """What a batch gives: loss, aux: scalars with their gradients, before the weight of the latter; error: as
+    in StepReport; dead: dead neurons."""
+
+    loss: Tensor
+    error: Tensor
+    aux: Tensor
+    dead: int
+
+
 class Trainer:
     """The state of a training: weights, optimiser, counters. `step` takes a scaled batch.
 
@@ -116,29 +126,34 @@ class Trainer:
 
     def step(self, x: Tensor) -> StepReport:
         """One optimiser step on the scaled batch x [B, d], or on this process's share of it."""
-        config, step, team = self.config, self.steps_done, self.team
+        config, step = self.config, self.steps_done
         if x.shape[1] != self.width:
             raise SAEError(f"the vectors have width {x.shape[1]}; this training began with {self.width}")
         if step == 0:
-            self.b_dec.data = matryoshka.geometric_median(team.gathered(x))
+            self.b_dec.data = matryoshka.geometric_median(self.team.gathered(x))
         lr = config.peak_lr(len(self.encoder)) * config.lr_share(step)
+        found = self.forward(x)
+        loss = found.loss + config.aux_alpha * found.aux
+        figures = self.team.mean(torch.stack([loss.detach(), found.error, found.aux.detach()])).tolist()
+        if not math.isfinite(figures[0]):
+            raise SAEError(f"the loss at step {step} is not finite: look for NaN in the vectors, or lower lr")
+        self._update(loss, lr)
+        self.steps_done += 1
+        return StepReport(step, *figures, self.cut, self.threshold, found.dead, lr)
+
+    def forward(self, x: Tensor) -> Forward:
+        """The losses of the scaled batch x [B, d], with their gradients; counters and threshold move on."""
         centred = x - self.b_dec
         kept = self._select(centred.detach())
         values = matryoshka.KeptPreactivations.apply(centred, self.encoder, self.b_enc, kept)
         losses = matryoshka.group_losses(
             x, kept, values, self.decoder, self.b_dec, self.boundaries, self.weights
         )
-        dead = self._count(kept, len(x) * team.size)
+        dead = self.count(kept.neurons, len(x) * self.team.size)
         aux = matryoshka.aux_loss(
-            losses.residual, centred, dead, self.encoder, self.b_enc, self.decoder, team
+            losses.residual, centred, dead, self.encoder, self.b_enc, self.decoder, self.team
         )
-        loss = losses.loss + config.aux_alpha * aux
-        figures = team.mean(torch.stack([loss.detach(), losses.groups[-1], aux.detach()])).tolist()
-        if not math.isfinite(figures[0]):
-            raise SAEError(f"the loss at step {step} is not finite: look for NaN in the vectors, or lower lr")
-        self._update(loss, lr)
-        self.steps_done += 1
-        return StepReport(step, *figures, kept.cut, self.threshold, len(dead), lr)
+        return Forward(losses.loss, losses.groups[-1], aux, len(dead))
 
     def sae(self) -> SAE:
         """The SAE for raw vectors, with its inference rule: what lies above the running threshold.
@@ -207,16 +222,19 @@ class Trainer:
             floor = float(self.team.mean(centred.new_tensor(guess)))
         wanted = config.k * len(centred) * self.team.size
         kept = matryoshka.select(centred, self.encoder, self.b_enc, wanted, floor, config.bf16, self.team)
-        self.cut = kept.cut
-        if self.steps_done > config.threshold_start:
-            keep = config.threshold_decay
-            self.threshold = kept.cut if self.threshold < 0 else keep * self.threshold + (1 - keep) * kept.cut
+        self.note_cut(kept.cut)
         return kept
 
-    def _count(self, kept: matryoshka.Selection, vectors: int) -> Tensor:
-        """Note which neurons fired; return the dead ones [m]."""
+    def note_cut(self, cut: float) -> None:
+        """Note the smallest value that the batch kept; the running threshold follows it."""
+        self.cut, keep = cut, self.config.threshold_decay
+        if self.steps_done > self.config.threshold_start:
+            self.threshold = cut if self.threshold < 0 else keep * self.threshold + (1 - keep) * cut
+
+    def count(self, neurons: Tensor, vectors: int) -> Tensor:
+        """Note which neurons [n] fired on so many vectors; return the dead ones [m]."""
         fired = torch.zeros_like(self.unfired)
-        fired[kept.neurons] = 1
+        fired[neurons] = 1
         self.unfired = (self.unfired + vectors) * (self.team.total(fired) == 0)
         return (self.unfired >= self.config.dead_after).nonzero().flatten()
 

@@ -10,6 +10,7 @@ from index.commands import common
 
 if TYPE_CHECKING:
     from index.bench.merging import Merging
+    from index.bench.training import Load, Summary
 
 DESCRIPTION = (
     "Measures the index on this machine. Each ratio comes from one run, in which both sides take turns on\n"
@@ -22,6 +23,8 @@ EPILOG = f"""examples:
     python -m index bench merge
   pages of a gallery by random filters and sorts, on a store of made-up neurons:
     python -m index bench gallery --neurons 65536
+  a step of SAE training beside a plain dense implementation of the same loss:
+    python -m index bench train-step
   a whole build beside decoding, preprocessing, tower and SAE in a plain loop:
     python -m index bench build --scenes 400
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_stage(kinds.add_parser("stage", help="top-16 and statistics alone, beside peers"))
     _add_merge(kinds.add_parser("merge", help="the merge of many parts"))
     _add_gallery(kinds.add_parser("gallery", help="pages of a gallery of made-up neurons"))
+    _add_step(kinds.add_parser("train-step", help="a step of SAE training beside a plain dense one"))
     _add_build(kinds.add_parser("build", help="a whole build beside the bare loop"))
 
 
@@ -91,6 +95,17 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     common.add_sae(parser)
     common.add_model(parser)
     parser.set_defaults(measure=_build)
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--width", type=common.count, default=1024, help="of vectors (default: 1024)")
+    parser.add_argument("--neurons", type=common.count, default=16_384, help="of the SAE (default: 16384)")
+    parser.add_argument("--k", type=common.count, default=20, help="active per vector (default: 20)")
+    parser.add_argument("--batch", type=common.count, default=1024, help="vectors per step (default: 1024)")
+    parser.add_argument("--turns", type=common.count, default=5, help="of either side (default: 5)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--bf16", action="store_true", help="ours searches the largest in bfloat16")
+    parser.set_defaults(measure=_step)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -175,3 +190,37 @@ def _build(args: argparse.Namespace) -> None:
             print(
                 f"the build reaches {found.share:.3f} of the bare loop; the merge took {found.finish:.1f} s"
             )
+
+
+def _step(args: argparse.Namespace) -> None:
+    """Print a line per turn, the ratio and the bound."""
+    from index.bench import training
+
+    load = training.Load(args.width, args.neurons, args.k, args.batch, args.bf16, args.device)
+    for found in training.run(load, args.turns):
+        if isinstance(found, training.Turn):
+            memory = [size and common.size_words(size) for size in (found.ours_memory, found.dense_memory)]
+            print(
+                f"ours {1000 * found.ours:,.0f} ms, dense {1000 * found.dense:,.0f} ms: "
+                f"{found.dense / found.ours:.2f} x; working memory {memory[0]} and {memory[1]}; "
+                f"the losses differ by {found.apart:.1e}",
+                flush=True,
+            )
+        else:
+            print("\n".join(step_words(load, found)))
+
+
+def step_words(load: Load, found: Summary) -> list[str]:
+    """Lines about a measured step of training."""
+    bound, ours, dense = found.bound, 1000 * found.ours, 1000 * found.dense
+    least = [1000 * seconds for seconds in (bound.ours_seconds, bound.dense_seconds)]
+    return [
+        f"{load.batch:,} vectors of width {load.width:,}, {load.neurons:,} neurons, K = {load.k}, in the "
+        f"median: ours {ours:,.0f} ms, dense {dense:,.0f} ms, ratio {found.ratio:.2f}",
+        f"products: ours {bound.ours / 1e9:,.1f} GFLOP ({bound.encode / 1e9:,.1f} of them the encoder's), "
+        f"dense {bound.dense / 1e9:,.1f}; Adam moves {common.size_words(bound.traffic)} for either",
+        f"this machine: {bound.rate / 1e9:,.0f} GFLOP/s in the encoder's product alone, "
+        f"{bound.bandwidth / 2**30:,.1f} GiB/s in Adam alone",
+        f"so ours needs at least {least[0]:,.0f} ms, dense {least[1]:,.0f}: no more than {bound.ratio:.2f} x "
+        f"is possible here, and {bound.dense / bound.ours:.2f} x without Adam",
+    ]
