@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from explorer.errors import SAEError
-from explorer.sae.files import FLOATS
+from explorer.sae.files import FLOATS, is_finite
 
 LISTED = 12
 """How many keys a message lists at most."""
@@ -123,6 +123,8 @@ def _fits(shape: list[int], expected: list[int | None]) -> bool:
 def check_finite(tensors: Mapping[str, Tensor], infinite: Iterable[str] = ()) -> None:
     """Raise SAEError when a tensor holds NaN, or infinity where its name is not in `infinite`."""
     for name, tensor in tensors.items():
+        if is_finite(tensor):
+            continue
         wrong = tensor.isnan() if name in set(infinite) else ~torch.isfinite(tensor)
         bad = int(wrong.sum())
         if bad:

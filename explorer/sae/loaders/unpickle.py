@@ -182,8 +182,9 @@ def _load(file: BinaryIO, found: set[str], inert: frozenset[str]) -> Any:
 
 def _reason(error: BaseException) -> str:
     """The first line of what a reader said, without torch's advice to trust the file."""
-    text = str(error).split("WeightsUnpickler error:")[-1].strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    inner = error.__context__ if isinstance(error, pickle.UnpicklingError) else None
+    text = re.split(r"In PyTorch 2|Please (?:use|file)", str(inner or error))[0].strip()
+    return text.splitlines()[0][:200] if text else type(inner or error).__name__
 
 
 def _stand_in(name: str) -> type[Record]:
@@ -292,8 +293,8 @@ def _refuse_globals(path: Path, found: set[str], inert: frozenset[str]) -> None:
     if strange:
         more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
         raise UnsafeFileError(
-            f"{path} asks to import {', '.join(strange[:4])}{more}; expected tensors and plain values only, "
-            f"so nothing of it was loaded. Save the weights alone: torch.save(sae.state_dict(), 'sae.pt')"
+            f"{path} asks to import {', '.join(strange[:4])}{more}; expected ordinary tensors and plain values "
+            f"only, so nothing of it was loaded. Save the weights alone: torch.save(sae.state_dict(), 'sae.pt')"
         )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from explorer.errors import SAEError, UnsafeFileError
 from explorer.sae import SAE, ActivationRule, load_sae
+from explorer.sae.files import is_finite
 from explorer.sae.loaders.reading import read_weights
 from explorer.sae.loaders.unpickle import MAX_PICKLE
 
@@ -207,6 +208,15 @@ def test_each_tensor_that_is_missing_is_missed(base: Base, folder: Path) -> None
         path.write_bytes(whole)
         rewrite(path, lambda tensors, name=name: {key: t for key, t in tensors.items() if key != name})
         refused(folder, base.hints, name=path.name)
+
+
+def test_large_numbers_are_numbers() -> None:
+    """Their sum is infinite, and they are not."""
+    large = torch.full((4, 4), 3e38)
+    assert is_finite(large) and is_finite(large.half().fill_(6e4)) and is_finite(-large)
+    large[1, 1] = torch.nan
+    assert not is_finite(large)
+    assert not is_finite(torch.tensor([torch.inf, -torch.inf]))
 
 
 def cuts(length: int) -> Iterator[int]:
@@ -483,7 +493,9 @@ def test_every_global_that_is_not_known_is_named(folder: Path, module: str, name
             repacked(path, lambda entry, data: pickled if entry.endswith("data.pkl") else data)
         else:
             path.write_bytes((b'{"schema": 5}\n' if wrap == "behind a header" else b"") + pickled)
-        with pytest.raises(UnsafeFileError, match=rf"sae\.pt asks to import .*\.{name}; expected tensors"):
+        with pytest.raises(
+            UnsafeFileError, match=rf"sae\.pt asks to import .*\.{name}; expected ordinary tensors"
+        ):
             load_sae(folder)
     assert not mark.exists() and module not in set(sys.modules) - before
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from explorer.errors import SAEError, UnsafeFileError
+from explorer.sae.loaders import unpickle
 from explorer.sae.loaders.unpickle import Record, read_pickle
 
 CONFIG = "peer.config.RunnerConfig"
@@ -183,6 +184,27 @@ def test_what_a_file_would_run_is_named_and_not_run(
         saved(path, value, where == "legacy")
     with pytest.raises(UnsafeFileError, match=f"sae.pt asks to import .*({named})"):
         read_pickle(path, frozenset({CONFIG}))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_each_of_the_two_gates_holds_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    mark = tmp_path / "ran"
+    path = saved(tmp_path / "a.pt", {"w": torch.ones(2), "x": Call(os.system, f"touch {mark}")}, legacy)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with monkeypatch.context() as without_first:
+        without_first.setattr(unpickle, "_refuse_globals", lambda *_: None)
+        with pytest.raises(
+            SAEError,
+            match=r"a\.pt is not a whole file of torch\.save \(.*GLOBAL (posix|nt)\.system .*is blocked",
+        ):
+            read_pickle(path)
+    with monkeypatch.context() as without_second:
+        without_second.setattr(torch, "load", lambda file, **_: pickle.load(file))
+        with pytest.raises(UnsafeFileError, match=r"a\.pt asks to import (posix|nt)\.system"):
+            read_pickle(path)
     assert not mark.exists()
 
 
