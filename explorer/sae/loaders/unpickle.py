@@ -291,10 +291,10 @@ def _refuse_globals(path: Path, found: set[str], inert: frozenset[str]) -> None:
     allowed = PLAIN | STAND_INS.keys() | inert
     strange = sorted(name for name in found - allowed if not TORCH_NAMES.fullmatch(name))
     if strange:
-        more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
+        asked = ", ".join(strange[:4]) + (f" and {len(strange) - 4} more" if len(strange) > 4 else "")
         raise UnsafeFileError(
-            f"{path} asks to import {', '.join(strange[:4])}{more}; expected ordinary tensors and plain values "
-            f"only, so nothing of it was loaded. Save the weights alone: torch.save(sae.state_dict(), 'sae.pt')"
+            f"{path} asks to import {asked}; expected ordinary tensors and plain values only, so nothing of it "
+            "was loaded. Save the weights alone: torch.save(sae.state_dict(), 'sae.pt')"
         )
 
 
