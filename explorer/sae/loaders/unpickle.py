@@ -293,8 +293,8 @@ def _refuse_globals(path: Path, found: set[str], inert: frozenset[str]) -> None:
     if strange:
         asked = ", ".join(strange[:4]) + (f" and {len(strange) - 4} more" if len(strange) > 4 else "")
         raise UnsafeFileError(
-            f"{path} asks to import {asked}; expected ordinary tensors and plain values only, so nothing of it "
-            "was loaded. Save the weights alone: torch.save(sae.state_dict(), 'sae.pt')"
+            f"{path} asks to import {asked}; expected ordinary tensors and plain values only, so nothing of "
+            "it was loaded. Save the weights alone: torch.save(sae.state_dict(), 'sae.pt')"
         )
 
 
