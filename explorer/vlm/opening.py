@@ -1,24 +1,30 @@
 """Opens a model by folder or hub name: looks up its family, which loads it.
 
 Every way in which that can fail becomes a `ModelError` in plain words. A folder is read without
-asking the network; a hub name may download.
+asking the network; a hub name may download. transformers is loaded only when a model is opened.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoConfig
-from transformers.utils import logging
 
 from explorer.errors import ModelError
 from explorer.vlm.base import LVLM
-from explorer.vlm.origin import TROUBLE, Origin, cannot
+from explorer.vlm.loading import Loading, Tell, silent
+from explorer.vlm.loading_names import Place, check_config, folder_config, locate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FAMILIES: dict[str, str] = {
+    "idefics3": "idefics3",
     "instructblip": "instructblip",
     "llava": "llava",
     "llava_next": "llava_next",
@@ -27,59 +33,87 @@ FAMILIES: dict[str, str] = {
     "qwen2_vl": "qwen",
     "qwen3_vl": "qwen3",
     "qwen3_vl_moe": "qwen3",
+    "smolvlm": "idefics3",
 }
 """config.model_type -> module in `explorer.vlm.families`, which has open_model(origin). A new family is one
 file there and one line here."""
 
-if not sys.stderr.isatty():
-    logging.disable_progress_bar()  # a log is no place for bars
 
+def open_lvlm(
+    model: str | Path,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    loading: Loading | None = None,
+    beside: int = 0,
+    tell: Tell = silent,
+) -> LVLM:
+    """Open the model in a folder, or of a hub name ("owner/name" or "owner/name@revision").
 
-def open_lvlm(model: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> LVLM:
-    """Open the model in a folder, or of a hub name ("owner/name").
-
-    device: "cpu", "cuda", "cuda:1", "mps"; dtype: None for float32 on the CPU and the checkpoint's own
-    elsewhere. Raises ModelError when it cannot be opened or is of a family that is not supported.
+    loading: how; device, dtype: instead of its own. beside: bytes of the SAE that will lie on the same
+    device; tell: hears what memory a large model needs, before it is loaded. Raises ModelError when it
+    cannot be opened, is of a family that is not supported, or cannot fit.
     """
-    place = _device(device)
-    name, local = _locate(model)
-    try:
-        config = AutoConfig.from_pretrained(name, local_files_only=local)
-    except TROUBLE as error:
-        raise cannot(name, "its config", error) from error
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise ModelError(f"'{name}' is of the family {config.model_type!r}; supported families: {known}")
-    kind = dtype or (torch.float32 if place.type == "cpu" else "auto")
+    how = loading or Loading()
+    if device is not None:
+        how = replace(how, device=device)
+    place = locate(model, how.revision)
+    how = replace(how.loading, revision=place.revision)
+    where = device_of(how)
+    if place.local:
+        check_config(place.name, folder_config(Path(place.name)), FAMILIES, how.trust_remote_code)
+    config, commit = _config(place, how)
+    family = FAMILIES[config.model_type]
+    chosen = dtype or (None if how.dtype is None else getattr(torch, how.dtype))
+    if chosen is None and where.type == "cpu":
+        chosen = torch.float32
+    from explorer.vlm.origin import Origin
+
     module = importlib.import_module(f"explorer.vlm.families.{family}")
-    return module.open_model(Origin(name, local, config, place, kind))
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"unknown device {name!r}; use cpu, cuda, cuda:0 or mps") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {name!r} was asked for, but no CUDA device is available; use cpu")
-    return device
-
-
-def _locate(model: str | Path) -> tuple[str, bool]:
-    """The name to load from, and whether it is a folder. Raises ModelError for what can be neither."""
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"the folder '{path}' holds no model: it has no config.json")
-        if not [*path.glob("*.safetensors"), *path.glob("*.bin")]:
-            raise ModelError(f"the folder '{path}' holds no weights (*.safetensors)")
-        return str(path), True
-    if path.exists():
-        raise ModelError(f"'{path}' is a file; give the folder of a model")
-    looks_like_path = (
-        isinstance(model, Path) or str(model).startswith((".", "/", "~")) or str(model).count("/") != 1
+    return module.open_model(
+        Origin(place.name, place.local, config, where, chosen, how, commit, beside, tell)
     )
-    if looks_like_path:
-        raise ModelError(f"there is no model folder '{model}' (a name on the hub looks like owner/name)")
-    return str(model), False
+
+
+def _config(place: Place, how: Loading) -> tuple[PreTrainedConfig, str | None]:
+    """The config of a supported family, and the commit it was read from, None for a folder.
+
+    It is read as a dictionary first, so that no code of a repository runs unasked. Raises ModelError.
+    """
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a service is asked to convert *.bin
+    from transformers import AutoConfig, PreTrainedConfig
+    from transformers.utils import logging
+
+    from explorer.vlm.origin import TROUBLE, cannot
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # a log is no place for bars
+    name, settings = place.name, {"local_files_only": place.local}
+    if not place.local:
+        settings["revision"] = how.revision
+    revision = None if place.local else how.revision or "main"
+    try:
+        written, _ = PreTrainedConfig.get_config_dict(name, **settings)
+        check_config(name, written, FAMILIES, how.trust_remote_code)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=how.trust_remote_code, **settings)
+    except TROUBLE as error:
+        raise cannot(name, "its config", error, revision) from error
+    return config, None if place.local else getattr(config, "_commit_hash", None)
+
+
+def device_of(how: Loading) -> torch.device:
+    """The device of the vision side. Raises ModelError for one that is not there."""
+    if how.device_map and not torch.cuda.is_available():
+        raise ModelError("--device-map auto needs CUDA cards, and there is none here; leave it out")
+    if how.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(how.device)
+    if device.type == "cuda":
+        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not cards:
+            raise ModelError(f"device {how.device!r} was asked for, but no CUDA device is available; use cpu")
+        if (device.index or 0) >= cards:
+            raise ModelError(f"device {how.device!r} was asked for, but there is cuda:0 to cuda:{cards - 1}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelError("device 'mps' was asked for, but this machine has none; use cpu")
+    return device

@@ -1,0 +1,191 @@
+"""How much memory a model needs, known before it is loaded: from its config alone, on the meta device.
+
+The weights are counted exactly, but for what bitsandbytes keeps beside quantised ones (its formats' own
+figures). What working takes is an estimate: keys and values of two branches of an answer about one picture,
+those that are kept for the next answers, and what passes through the widest layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from explorer.errors import ModelError
+from explorer.vlm.loading import Loading, Quantized
+from explorer.vlm.loading_full import gib
+from explorer.vlm.loading_parts import Part, linear_names, parts_of
+
+BYTES = {torch.float32: 4.0, torch.bfloat16: 2.0, torch.float16: 2.0, torch.float64: 8.0}
+QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
+"""Bytes per weight: LLM.int8(); NF4 in blocks of 64 with a scale of 8 bits, and 32 bits per 256 of these."""
+ROW = 4.0
+"""Bytes of the scale that 8 bits keep for each row of a matrix."""
+
+ANSWER = 512
+"""Tokens of prompt and answer besides the picture's."""
+BRANCHES = 2
+"""Ways of asking at a time: contrastive decoding reads the clean and the noisy picture."""
+KEPT = 1 << 30
+"""Most bytes of keys and values that a session keeps for the next answers (its REMEMBERED)."""
+READINGS = 16
+"""Readings of one picture that may be kept."""
+ROOM = 256 << 20
+"""Bytes of the libraries' own buffers."""
+LARGE_PICTURE = 1024
+"""Side in pixels of the picture that is reckoned with where a model takes pictures as they are."""
+
+
+class Need(NamedTuple):
+    """Bytes: of the weights, split by `Part.role`, and to work. picture: tokens of a picture."""
+
+    sees: int
+    layers: int
+    ends: int
+    work: int
+    picture: int
+    count: int
+
+    @property
+    def weights(self) -> int:
+        """Of all weights."""
+        return self.sees + self.layers + self.ends
+
+
+class Free(NamedTuple):
+    """What a device has: bytes free, and its name."""
+
+    device: str
+    bytes: int
+
+
+def on_meta(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+    """The model without its weights."""
+    with torch.device("meta"):
+        return kind(type(config).from_dict(config.to_dict()))
+
+
+def need_of(model: PreTrainedModel, dtype: torch.dtype, quantized: Quantized | None = None) -> Need:
+    """What a model, on the meta device too, takes up in a dtype."""
+    seen: set[int] = set()
+    sizes = {"sees": 0.0, "layer": 0.0, "ends": 0.0}
+    for part in parts_of(model):
+        sizes[part.role] += weight_of(part, dtype, quantized, seen)
+    picture = picture_tokens(model.config)
+    work = _work(model.config.get_text_config(), picture, BYTES[dtype])
+    count = sum({id(one): one.numel() for one in model.parameters()}.values())
+    return Need(*(int(sizes[role]) for role in ("sees", "layer", "ends")), work, picture, count)
+
+
+def weight_of(part: Part, dtype: torch.dtype, quantized: Quantized | None, seen: set[int]) -> float:
+    """Bytes of a part's weights; those in `seen` are shared and count no more."""
+    packed = linear_names(part) if quantized and part.role == "layer" else set()
+    size = 0.0
+    for name, weight in part.weights():
+        if id(weight) in seen:
+            continue
+        seen.add(id(weight))
+        if name in packed and quantized:
+            size += weight.numel() * QUANTISED[quantized] + ROW * len(weight) * (quantized == "8bit")
+        else:
+            size += weight.numel() * BYTES[dtype]
+    return size
+
+
+def _work(text: PreTrainedConfig, picture: int, each: float) -> int:
+    """Bytes that an answer about a picture takes besides the weights."""
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    tokens = min(picture + ANSWER, text.max_position_embeddings)
+    branch = 2 * text.num_hidden_layers * heads * head * each * tokens
+    widest = tokens * (3 * text.intermediate_size + 6 * text.hidden_size) * each
+    scores = 64 * text.vocab_size * 8
+    return int(BRANCHES * branch + min(KEPT, READINGS * branch) + widest + scores + ROOM)
+
+
+def picture_tokens(config: PreTrainedConfig) -> int:
+    """About how many tokens of the prompt stand for a picture."""
+    vision = config.vision_config
+    if getattr(config, "num_query_tokens", None):
+        return int(config.num_query_tokens)
+    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    side = getattr(vision, "image_size", None)
+    if side is None:
+        merged = patch * getattr(vision, "spatial_merge_size", 1)
+        return (LARGE_PICTURE // merged) ** 2
+    side = side if isinstance(side, int) else side[0]
+    tiles = 1
+    if pinpoints := getattr(config, "image_grid_pinpoints", None):
+        tiles += max(height * width for height, width in pinpoints) // side**2
+    scale = getattr(config, "scale_factor", None) or round(1 / getattr(config, "downsample_ratio", 1))
+    return tiles * (side // patch // scale) ** 2
+
+
+def free_memory(device: torch.device) -> Free:
+    """What a device has left. On the CPU: what the system, or the group of processes, still gives."""
+    if device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        return Free(f"cuda:{number}", torch.cuda.mem_get_info(number)[0])
+    if device.type == "mps":
+        return Free("mps", torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return Free("this machine", _main_memory())
+
+
+def _main_memory(root: Path = Path("/")) -> int:
+    """Free bytes of the main memory; a very large number where the system does not tell."""
+    found = []
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        group = root / "sys/fs/cgroup"
+        if (limit := (group / "memory.max").read_text().strip()) != "max":
+            used = int((group / "memory.current").read_text())
+            cached = (group / "memory.stat").read_text().splitlines()
+            given_back = sum(int(line.split()[1]) for line in cached if line.startswith("inactive_file "))
+            found.append(max(0, int(limit) - used + given_back))
+    except OSError:
+        pass  # no Linux, or no limit for the group
+    return min(found, default=1 << 60)
+
+
+def told(name: str, need: Need, kind: str, free: Free, beside: int = 0) -> str:
+    """The line about a model. kind: dtype and quantisation in words; beside: bytes of the SAE."""
+    more = f", {gib(beside)} for the SAE" if beside else ""
+    line = (
+        f"{name}: {gib(need.weights)} in {kind}{more}, and about {gib(need.work)} to work; "
+        f"{free.device} has {gib(free.bytes)} free"
+    )
+    return line if need.weights + beside + need.work <= free.bytes else f"{line}, which may not do"
+
+
+def refuse_too_large(
+    name: str,
+    need: Need,
+    free: Free,
+    loading: Loading,
+    dtype: torch.dtype,
+    beside: int,
+    others: Callable[[], int] = lambda: 0,
+) -> None:
+    """Raise ModelError with figures and advice when the weights alone cannot fit.
+
+    others: how many more cards there are.
+    """
+    if loading.try_anyway or need.weights + beside <= free.bytes:
+        return
+    advice = []
+    if loading.quantize != "4bit":
+        advice.append("--quantize 4bit" if loading.quantize else "--quantize 8bit or 4bit")
+    if loading.device_map is None and others():
+        advice.append("--device-map auto, over all cards")
+    if dtype == torch.float32:
+        advice.append("--dtype bfloat16")
+    words = f"use {', '.join(advice)}, or a smaller model" if advice else "take a smaller model"
+    raise ModelError(
+        f"'{name}' does not fit: its weights take {gib(need.weights)}"
+        f"{f' and the SAE {gib(beside)}' if beside else ''}, {free.device} has {gib(free.bytes)} free; "
+        f"{words}; --try-anyway loads it all the same"
+    )
