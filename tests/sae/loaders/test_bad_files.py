@@ -23,8 +23,8 @@ from torch import Tensor
 from explorer.errors import SAEError, UnsafeFileError
 from explorer.sae import SAE, ActivationRule, load_sae
 from explorer.sae.files import is_finite
+from explorer.sae.loaders.opcodes import MAX_PICKLE
 from explorer.sae.loaders.reading import read_weights
-from explorer.sae.loaders.unpickle import MAX_PICKLE
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sae"
 State = dict[str, Tensor]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from explorer.errors import SAEError, UnsafeFileError
-from explorer.sae.loaders import unpickle
+from explorer.sae.loaders import opcodes
 from explorer.sae.loaders.unpickle import Record, read_pickle
 
 CONFIG = "peer.config.RunnerConfig"
@@ -195,7 +195,7 @@ def test_each_of_the_two_gates_holds_alone(
     path = saved(tmp_path / "a.pt", {"w": torch.ones(2), "x": Call(os.system, f"touch {mark}")}, legacy)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with monkeypatch.context() as without_first:
-        without_first.setattr(unpickle, "_refuse_globals", lambda *_: None)
+        without_first.setattr(opcodes, "_refuse", lambda *_: None)
         with pytest.raises(
             SAEError,
             match=r"a\.pt is not a whole file of torch\.save \(.*GLOBAL (posix|nt)\.system .*is blocked",
