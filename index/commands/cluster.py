@@ -134,9 +134,10 @@ def _settled(args: argparse.Namespace) -> argparse.Namespace:
             "name another --gpus-per-actor, or leave --device out"
         )
     settled.dtype = args.dtype or ("float32" if settled.device == "cpu" else "bfloat16")
-    if args.model and Path(args.model).exists():
-        settled.model = str(Path(args.model).absolute())
-    settled.sae = args.sae and args.sae.absolute()
+    for name in ("model", "sae"):
+        given = getattr(args, name)
+        if given and Path(given).exists():
+            setattr(settled, name, str(Path(given).absolute()))
     return settled
 
 

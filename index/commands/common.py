@@ -6,6 +6,7 @@ Heavy modules are imported only when a command runs, so that --help is quick.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -74,6 +75,18 @@ def share(text: str) -> float:
     return number
 
 
+def hint(text: str) -> tuple[str, object]:
+    """An argument NAME=VALUE; the value is a number, true or false where it looks like one, else words."""
+    name, sign, value = text.partition("=")
+    if not (sign and name and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no hint; use NAME=VALUE, such as top_k=5")
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = value
+    return name, found if isinstance(found, bool | int | float) else value
+
+
 def add_model(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
     """The arguments that choose a model and what it runs on."""
     parser.add_argument(
@@ -89,8 +102,39 @@ def add_model(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None
 
 
 def add_sae(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    """The argument that chooses an SAE."""
-    parser.add_argument("--sae", type=Path, default=None, help="SAE file (default: the embedded one)")
+    """The arguments that choose an SAE, of any format that is known."""
+    parser.add_argument(
+        "--sae",
+        default=None,
+        help="file, folder or hub name (owner/name/...) of an SAE (default: the embedded one)",
+    )
+    add_hints(parser)
+
+
+def add_hints(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """The argument for what an SAE's file does not say; `open_sae` reads it."""
+    parser.add_argument(
+        "--sae-hint",
+        type=hint,
+        action="append",
+        default=None,
+        metavar="NAME=VALUE",
+        help="what the SAE's file does not say, such as top_k=5; more than once for more",
+    )
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """The argument that chooses a store: its folder, or --store and its folder; `store_of` reads it."""
+    parser.add_argument("store", nargs="?", type=Path, metavar="STORE", help="folder of the store")
+    parser.add_argument("--store", dest="named_store", type=Path, metavar="STORE", help="the same")
+
+
+def store_of(args: argparse.Namespace) -> Path:
+    """The folder of the store that the arguments name; wrong usage where they name none, or two."""
+    named = [store for store in (args.store, args.named_store) if store is not None]
+    if len(named) != 1:
+        args.refuse("give the folder of one store, as STORE or as --store STORE")
+    return named[0]
 
 
 def add_words(parser: argparse._ArgumentGroup | argparse.ArgumentParser, none: str, default: str) -> None:
@@ -110,7 +154,7 @@ def open_sae(args: argparse.Namespace) -> SAE:
     """The SAE that the arguments name."""
     from explorer.sae import load_sae
 
-    return load_sae(args.sae or ASSETS / "sae" / "sae.safetensors")
+    return load_sae(args.sae or ASSETS / "sae" / "sae.safetensors", dict(args.sae_hint or ()))
 
 
 def open_site(args: argparse.Namespace) -> Site:

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("sae", metavar="SAE", help="file, folder or hub name of the SAE")
     parser.add_argument("out", type=Path, metavar="OUT", help="new folder to write to")
+    common.add_hints(parser)
     parser.add_argument(
         "--to",
         choices=("saelens",),
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from explorer.sae import load_sae
     from explorer.sae.export import to_saelens
 
-    sae = load_sae(args.sae)
+    sae = common.open_sae(args)
     written = to_saelens(sae, args.out)
     load_sae(args.out)
     size = common.size_words(sum(path.stat().st_size for path in written))

@@ -24,7 +24,7 @@ EPILOG = f"""examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
+    common.add_store(parser)
     common.add_model(parser)
     common.add_sae(parser)
     parser.add_argument(
@@ -49,15 +49,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.words == "none" and args.class_names is None:
         raise ExplorerError("--words none leaves nothing to do; add --class-names FILE")
-    Store.open(args.store).close()
+    store = common.store_of(args)
+    Store.open(store).close()
     names = None if args.class_names is None else read_class_names(args.class_names)
     site = None
     if args.words != "none":
         opened = common.open_site(args)
         site = Site(opened.lvlm, opened.sae)
-    done = label(args.store, site, names, args.words, common.teller(args.quiet))
+    done = label(store, site, names, args.words, common.teller(args.quiet))
     if done.words is not None:
-        print(f"{args.store}: {done.words:,} words")
+        print(f"{store}: {done.words:,} words")
     if names is not None:
-        print(f"{args.store}: {done.renamed:,} classes have another name")
+        print(f"{store}: {done.renamed:,} classes have another name")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.commands import common
@@ -26,7 +25,7 @@ EPILOG = f"""examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
+    common.add_store(parser)
     parser.add_argument(
         "--always-share",
         type=common.share,
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the figures."""
     from index.stats import stats
 
-    found = stats(args.store, args.always_share, args.rare_share)
+    found = stats(common.store_of(args), args.always_share, args.rare_share)
     print(as_json(found) if args.json else describe(found, args))
     return 0
 

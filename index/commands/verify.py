@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.commands import common
@@ -31,7 +30,7 @@ EPILOG = f"""examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("store", type=Path, metavar="STORE", help="folder of the store")
+    common.add_store(parser)
     common.add_model(parser)
     common.add_sae(parser)
     parser.add_argument(
@@ -60,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
     from index.verify import VerifyConfig, verify
 
     config = VerifyConfig(args.samples, args.seed, args.tolerance)
-    store = Store.open(args.store)
+    folder = common.store_of(args)
+    store = Store.open(folder)
     store.verify()
-    print(f"{args.store}: all hashes are right and the tables fit FORMAT.md")
+    print(f"{folder}: all hashes are right and the tables fit FORMAT.md")
     if args.no_model:
         print("PASS: the store is whole (no exemplar was recomputed)")
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 from fake_site import contents
 from PIL import Image
 
+from explorer.errors import ExplorerError
 from explorer.sae import SAE, ActivationRule
 from explorer.store import Store
 from explorer.store.manifest import ROUTES
@@ -306,3 +308,37 @@ def test_sizes_times_and_workers_are_plain() -> None:
     assert common.time_words(7.25) == "7.2 s" and common.time_words(3600) == "60 min"
     assert common.time_words(86400) == "24.0 h"
     assert 0 <= common.default_workers() <= 4
+
+
+@pytest.mark.parametrize("name", ["label", "stats", "verify"])
+def test_a_store_may_be_named_in_either_way(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ([tmp_path / "none"], ["--store", tmp_path / "none"]):
+        assert call(name, *words) == 1
+        assert f"{tmp_path / 'none'}" in capsys.readouterr().err
+    for words in ([], [tmp_path, "--store", tmp_path]):
+        with pytest.raises(SystemExit) as end:
+            call(name, *words)
+        assert end.value.code == 2
+        assert "give the folder of one store" in capsys.readouterr().err
+
+
+def test_any_sae_may_be_named_with_hints(
+    tmp_path: Path, sae_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of another project's format, and what its file does not say."""
+    parser = argparse.ArgumentParser()
+    common.add_sae(parser)
+    assert call("export-sae", sae_file, tmp_path / "theirs") == 0
+    opened = common.open_sae(parser.parse_args(["--sae", str(tmp_path / "theirs")]))
+    assert opened.facts["format"] == "SAELens" and opened.n_neurons == 20
+    hinted = parser.parse_args(["--sae", str(sae_file), "--sae-hint", "top_k=5", "--sae-hint", "a=b=c"])
+    assert hinted.sae_hint == [("top_k", 5), ("a", "b=c")]
+    with pytest.raises(ExplorerError, match="hint 'top_k'"):
+        common.open_sae(hinted)
+    assert [common.hint(text)[1] for text in ("a=0.5", "a=true", "a=x", 'a="q"')] == [0.5, True, "x", '"q"']
+    for wrong in ("top_k", "=5", "top_k="):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--sae-hint", wrong])
+    assert "use NAME=VALUE, such as top_k=5" in capsys.readouterr().err
