@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +15,7 @@ from explorer.vlm import open_lvlm
 from explorer.vlm.families.llava_next import LlavaNext, template_of
 from tests.vlm.families.made import made
 from tests.vlm.families.made_llava_next import images
+from tests.vlm.families.ramps import astray, ramp
 from tests.vlm.families.test_contract import PROMPT, picture
 from tests.vlm.families.tokens import word_tokenizer
 
@@ -128,28 +128,12 @@ def test_as_many_features_as_the_processor_counts(large: LlavaNext, size: tuple[
 
 @pytest.mark.parametrize("size", SIZES)
 def test_tiles_lie_where_the_processor_puts_them(large: LlavaNext, size: tuple[int, int]) -> None:
-    """A gradient tells for each pixel of a tile where it came from; the margin is black."""
-    width, height = size
-    ramp = np.zeros((height, width, 3), np.uint8)
-    ramp[..., 0] = np.linspace(40, 250, width).round()[None, :]
-    ramp[..., 1] = np.linspace(40, 250, height).round()[:, None]
-    processor = large.processor.image_processor
-    prepared = large.preprocess(Image.fromarray(ramp))
-    values = prepared.pixel_values[0].numpy() * np.array(processor.image_std)[None, :, None, None]
-    values = (values + np.array(processor.image_mean)[None, :, None, None]) * 255
-    tolerance = 6 if min(size) > 60 else 25
-    for number, scale in enumerate(prepared.scales):
-        tile = values[1 + number].reshape(3, 24, 14, 24, 14).mean((2, 4))
-        for row in range(0, 24, 5):
-            for col in range(0, 24, 5):
-                box = scale.grid.box_of(row, col)
-                x, y = (box.left + box.right) / 2 - 0.5, (box.top + box.bottom) / 2 - 0.5
-                if box.right < 0 or box.bottom < 0 or box.left > width or box.top > height:
-                    assert abs(tile[:2, row, col]).max() < 2
-                elif box.left >= 0 and box.top >= 0 and box.right <= width and box.bottom <= height:
-                    expected = 40 + 210 * x / (width - 1), 40 + 210 * y / (height - 1)
-                    assert abs(tile[0, row, col] - expected[0]) < tolerance
-                    assert abs(tile[1, row, col] - expected[1]) < tolerance
+    """The margin is black."""
+    prepared, processor = large.preprocess(ramp(*size)), large.processor.image_processor
+    tolerance = 3 if min(size) > 60 else 20
+    grids = [prepared.grid, *(scale.grid for scale in prepared.scales)]
+    for values, grid in zip(prepared.pixel_values[0], grids, strict=True):
+        assert astray(values, grid, 14, processor) < tolerance
 
 
 def test_the_boxes_of_tiles_reach_beyond_the_picture(large: LlavaNext) -> None:

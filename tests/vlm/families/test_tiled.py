@@ -38,10 +38,11 @@ def test_a_look_at_one_token_falls_where_that_token_sees(name: str, size: tuple[
     prepared, hidden = seen(lvlm, picture(1, size), lvlm.read_block)
     grids = [(prepared.grid, prepared.places), *prepared.scales]
     calm = lvlm.features(hidden, lvlm.read_block, prepared)
+    push = torch.randn(hidden.shape[1], generator=torch.Generator().manual_seed(2))
     for grid, places in grids:
         for row, col in {(0, 0), (grid.rows // 2, grid.cols // 3), (grid.rows - 1, grid.cols - 1)}:
             moved = hidden.clone()
-            moved[places[row * grid.cols + col]] += 1.0
+            moved[places[row * grid.cols + col]] += push
             changed = (lvlm.features(moved, lvlm.read_block, prepared) - calm).norm(dim=1) > 1e-4
             box = grid.box_of(row, col)
             if not changed.any():  # the margin around a picture is left out
@@ -62,7 +63,10 @@ def test_a_look_at_one_token_falls_where_that_token_sees(name: str, size: tuple[
 
 @pytest.mark.parametrize("name", TILED)
 def test_the_squashed_view_alone_is_part_of_the_whole(name: str) -> None:
-    """The form of an index sees what the main grid shows, and its patches have the same boxes."""
+    """The form of an index sees what the main grid shows, and its patches have the same boxes.
+
+    Idefics3 squashes what it has stretched to whole tiles before: in so small a picture that is seen.
+    """
     lvlm = made(name).lvlm
     image = picture(2, (150, 75))
     whole, alone = lvlm.preprocess(image), lvlm.preprocess(image, fixed=True)
@@ -70,7 +74,8 @@ def test_the_squashed_view_alone_is_part_of_the_whole(name: str) -> None:
     block = lvlm.read_block
     ours = alone.patches(lvlm.tower(alone.pixel_values, block, alone)[0])
     theirs = whole.patches(lvlm.tower(whole.pixel_values, block, whole)[0])
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    apart = 0.03 if name.startswith("idefics3") else 1e-5
+    assert float((ours - theirs).norm() / theirs.norm()) < apart
 
 
 @pytest.mark.parametrize("name", TILED)
