@@ -218,7 +218,9 @@ class _Reader:
         self._rows = branch.rows()
         edit = branch.attention
         self._late = edit is not None and edit.rows == "answer"
-        at = None if branch.positions is None else tuple(branch.positions.flatten().tolist())
+        at = None  # behind the picture all families count on alike
+        if branch.positions is not None:
+            at = tuple(branch.positions[:, : max(1, branch.image.stop)].flatten().tolist())
         self._key = (place, None if self._late else edit, branch.image.start, branch.image.stop, at)
         self._reading: Reading | None = None
         self._cache: GrowingCache | DynamicCache

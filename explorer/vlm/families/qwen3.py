@@ -140,4 +140,5 @@ def open_model(origin: Origin) -> Qwen3VL:
     """Open a Qwen3-VL, dense or of experts."""
     experts = origin.config.model_type == "qwen3_vl_moe"
     kind = Qwen3VLMoeForConditionalGeneration if experts else Qwen3VLForConditionalGeneration
-    return Qwen3VL(origin.model(kind), reading(origin, Qwen3Reader), origin.identity())
+    processor = reading(origin, Qwen3Reader)
+    return Qwen3VL(origin.model(kind), processor, origin.identity())
