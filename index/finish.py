@@ -31,7 +31,7 @@ from index.exemplars import (
 )
 from index.meaning.labels import Shown
 from index.meaning.layout import positions
-from index.meaning.routes import find_words
+from index.meaning.routes import at_patch, find_words
 from index.naming import Material, measure, word_rows, write_meaning
 from index.stage.state import BuildState
 from index.work import SourceFacts
@@ -89,7 +89,8 @@ def write_store(
     if mean_patch is not None:
         writer.add_mean_patch(mean_patch)
     if lvlm is not None:
-        asked = find_words(words, lvlm, manifest.block, mean_patch, directions, found.active_mean, tell)
+        rows = at_patch(sae, directions, mean_patch)
+        asked = find_words(words, lvlm, manifest.block, mean_patch, rows, found.active_mean, tell)
         writer.add_words(word_rows(asked.words))
         manifest = replace(manifest, words=asked.route)
     manifest = replace(manifest, fvu=state.statistics.fvu_quantiles(), monosemanticity_baseline=baseline)

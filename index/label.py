@@ -19,7 +19,7 @@ from explorer.store.manifest import Route
 from explorer.store.rework import label_names, rework
 from explorer.vlm.base import LVLM
 from index.leftovers import clear_leftovers
-from index.meaning.routes import FoundWords, find_words
+from index.meaning.routes import FoundWords, at_patch, find_words
 from index.naming import word_rows
 from index.sources.class_names import ClassNames, unique_names
 from index.work import locked, work_folder
@@ -78,7 +78,7 @@ def _words(store: Store, site: Site, words: Route | None, tell: Callable[[str], 
             "with --sample 0, or its sample holds no picture; build it again with a larger --sample"
         )
     active = [one.active_mean for one in store.summaries(range(sae.n_neurons)).values()]
-    directions = sae.W_dec.detach().float().cpu().numpy()
+    directions = at_patch(sae, sae.W_dec.detach().float().cpu().numpy(), mean_patch)
     return find_words(words, lvlm, block, mean_patch, directions, np.array(active), tell)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from explorer.errors import ModelError
+from explorer.sae import SAE
 from explorer.store.manifest import Route
 from explorer.vlm.base import LVLM
 from index.meaning.ranking import NO_WORDS, NeuronWords
@@ -80,6 +82,12 @@ def find_words(
             raise
         tell(f"words: none ({error})")
         return FoundWords("none", NO_WORDS)
+
+
+def at_patch(sae: SAE, directions: np.ndarray, patch: np.ndarray | None) -> np.ndarray:
+    """Decoder rows [F, d] in the units of a patch [d]: as they are, unless the SAE scales each vector."""
+    scale = None if patch is None else sae.scale(torch.from_numpy(np.asarray(patch)))
+    return directions if scale is None else directions * float(scale.factor)
 
 
 def _counting(total: int, tell: Callable[[str], None]) -> Callable[[int], None]:

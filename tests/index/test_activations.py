@@ -10,6 +10,7 @@ from fake_site import WIDTH, FakeLVLM, ListSource, noise_pictures
 from explorer.sae import SAE, ActivationRule, Scaling
 from index.activations import Encoder
 from index.loading import load_chunks
+from index.meaning.routes import at_patch
 
 NEURONS, TOKENS = 24, 16
 RULES = (
@@ -45,3 +46,14 @@ def test_it_takes_what_fires_and_judges_the_whole(
     for picture, share in zip(hidden[:, 1:], found.fvu, strict=True):
         error, spread = (picture - sae(picture)).square().sum(), (picture - picture.mean(0)).square().sum()
         assert share == pytest.approx(float(error / spread), rel=1e-3)
+
+
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling("layer_norm"), Scaling("constant_norm", norm=2.0)])
+def test_decoder_rows_are_in_the_units_of_the_mean_patch_where_words_are_looked_for(scaling: Scaling) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weights = [torch.randn(*shape, generator=draw) for shape in ((WIDTH, 4), (4,), (4, WIDTH), (WIDTH,))]
+    sae, patch = SAE(*weights, ActivationRule(), scaling=scaling), np.arange(WIDTH, dtype=np.float32)
+    rows = weights[2].numpy()
+    factor = {"none": 1.0, "layer_norm": patch.std(ddof=1), "constant_norm": np.linalg.norm(patch) / 2}
+    assert np.allclose(at_patch(sae, rows, patch), rows * factor[scaling.kind], atol=1e-5)
+    assert at_patch(sae, rows, None) is rows
