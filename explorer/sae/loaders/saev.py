@@ -9,14 +9,17 @@ The line names a schema, and schemas differ (`saev/nn/modeling.py` through its h
   and d_vit * exp_factor.
 Relu; TopK keeps the largest p without ReLU; BatchTopK keeps p > activation.threshold, or ReLU while that is
 0. Files of schema 2 have no threshold, BatchTopK was TopK then. Matryoshka training leaves no trace. The
-settings of the training, where config.json lies beside, give layer and tokens.
+settings of the training, where config.json lies beside, give layer and tokens, and whether it scaled vectors.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from explorer.errors import SAEError
@@ -26,7 +29,7 @@ from explorer.sae.model import SAE
 from explorer.sae.rules import ActivationRule
 
 NAME = "saev"
-HINTS = ("subtract_b_dec", "threshold", "prescaled")
+HINTS = ("subtract_b_dec", "threshold", "scale_mean", "scale_norm", "prescaled")
 SCHEMAS = (1, 2, 3, 4, 5)
 ACTIVATIONS = ("Relu", "TopK", "BatchTopK")
 SHAPES = {"W_enc": "d F", "b_enc": "F", "W_dec": "F d", "b_dec": "d"}
@@ -40,6 +43,14 @@ TOKENS = {
     "patches": "patches",
 }
 """What the training's choice of tokens is called, by this project."""
+
+
+SCALED = (
+    "the training took (x - scale_mean) / scale_norm (by default, or as config.json says), and its files "
+    "do not hold the two, so this SAE reads vectors as they are: pass both as hints, or prescaled=True for "
+    "vectors that were scaled"
+)
+"""What to know of files of a training that scaled its vectors."""
 
 
 class Stated(NamedTuple):
@@ -59,12 +70,16 @@ def claims(found: Found) -> bool:
 
 
 def load(found: Found, hints: Mapping[str, object]) -> SAE:
-    """The SAE. Raises SAEError for what its header and its tensors do not agree on."""
+    """The SAE.
+
+    hints: "subtract_b_dec", whether a file of the first schemas does; "threshold" of a BatchTopK without one;
+    "scale_mean" [d] and "scale_norm", which vectors were centred and divided by; "prescaled", that they are
+    already. Raises SAEError for what header and tensors do not agree on; warns where the last are missing.
+    """
     if found.header is None:
         raise SAEError("it has no header; expected one line of JSON before the weights")
     stated = _stated(found.header)
     training = _training(found.config)
-    _refuse_scaling(stated.settings, training, hints)
     width = whole(stated.settings, "d_model" if "d_model" in stated.settings else "d_vit")
     neurons = _neurons(stated.settings, width)
     shapes = SHAPES | ({THRESHOLD: ""} if stated.kind == "BatchTopK" else {})
@@ -73,6 +88,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
     subtracts = _flag(hints, "subtract_b_dec", stated.subtracts)
     if not subtracts:
         weights = weights.uncentred()
+    weights = _scaled(weights, hints)
     layer = training.get("layer")
     block = layer if isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 else None
     facts = {
@@ -85,6 +101,9 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
         "hook": None if layer is None else f"layer {layer}",
         "tokens": training.get("tokens"),
     }
+    if _is_scaled(stated, training, hints):
+        facts["warning"] = SCALED
+        warnings.warn(f"{found.weights}: {SCALED}", stacklevel=2)
     rule = _rule(stated, neurons, fitted.tensors.get(THRESHOLD), hints)
     return SAE(*weights, rule, site_block=block, facts=facts)
 
@@ -158,19 +177,36 @@ def _training(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refuse_scaling(
-    settings: Mapping[str, Any], training: Mapping[str, Any], hints: Mapping[str, object]
-) -> None:
-    """Raise SAEError when the vectors were scaled by figures that no file holds."""
-    if _flag(hints, "prescaled", False):
-        return
-    for source in (settings, training):
-        for name in ("scale_mean", "scale_norm", "normalize"):
-            if source.get(name):
-                raise SAEError(
-                    f"{name} is {source[name]!r:.80}: it was trained on vectors scaled by figures that "
-                    'are not in its files; with hints={"prescaled": True} it takes vectors scaled like that'
-                )
+def _scaled(weights: Weights, hints: Mapping[str, object]) -> Weights:
+    """The weights for vectors that are to be centred by scale_mean and divided by scale_norm first."""
+    norm = hints.get("scale_norm", 1.0)
+    if isinstance(norm, bool) or not isinstance(norm, int | float) or not 0 < norm < math.inf:
+        raise SAEError(f"the hint scale_norm is {norm!r:.80}; expected a number above 0")
+    weights = weights if norm == 1 else weights.factored(1 / norm)
+    if "scale_mean" not in hints:
+        return weights
+    width = weights.b_dec.numel()
+    try:
+        mean = torch.as_tensor(hints["scale_mean"], dtype=torch.float32, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SAEError(f"the hint scale_mean is no list of numbers ({error}); expected {width}") from error
+    if mean.shape != (width,) or not mean.isfinite().all():
+        raise SAEError(
+            f"the hint scale_mean has the shape {list(mean.shape)}; expected {width} finite numbers"
+        )
+    return weights._replace(b_dec=weights.b_dec + mean)
+
+
+def _is_scaled(stated: Stated, training: Mapping[str, Any], hints: Mapping[str, object]) -> bool:
+    """Whether it was trained on vectors scaled by figures that neither the files nor the hints hold.
+
+    Training without a schema did that by default; training of today cannot.
+    """
+    if _flag(hints, "prescaled", False) or hints.keys() & {"scale_mean", "scale_norm"}:
+        return False
+    if stated.schema == 0 and training["scale_mean"] is None:
+        return True
+    return bool(training["scale_mean"] or training["scale_norm"])
 
 
 def _flag(hints: Mapping[str, object], name: str, default: bool) -> bool:

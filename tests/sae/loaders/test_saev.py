@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ CASES = {  # header, stored threshold, activation, whether b_dec is subtracted
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore:.*the training took")
 def test_every_schema_and_activation(tmp_path: Path, case: str, dtype: torch.dtype) -> None:
     top, threshold, rule, subtract = CASES[case]
     tensors = state(dtype)
@@ -169,13 +171,60 @@ def test_the_training_settings_beside_it_name_layer_and_tokens(tmp_path: Path) -
     assert (sae.site_block, sae.tokens, sae.facts["hook"], sae.model_id) == (None, None, None, None)
 
 
-@pytest.mark.parametrize("name", ["scale_mean", "scale_norm"])
-def test_vectors_scaled_by_unknown_figures_are_named(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / "sae.pt", header(2, old(activation=payload("Relu"))), state())
-    (tmp_path / "config.json").write_text(json.dumps({"data": {"layer": 3, name: True}}))
-    with pytest.raises(SAEError, match=rf"{name} is True.*not in its files.*prescaled"):
-        load_sae(path)
-    assert load_sae(path, {"prescaled": True}).site_block == 3
+@pytest.mark.parametrize("subtract", [True, False])
+def test_hints_give_the_figures_that_vectors_were_scaled_by(tmp_path: Path, subtract: bool) -> None:
+    tensors, x = state(), torch.randn(30, WIDTH) * 5 + 3
+    top = old() if subtract else header(2, old(activation=payload("Relu")))
+    path = write(tmp_path / "sae.pt", top, tensors)
+    mean, norm = torch.randn(WIDTH), 2.5
+    z, x_hat = expected(tensors, (x - mean) / norm, torch.relu, subtract)
+    for given in (mean, mean.tolist(), mean.numpy()):
+        sae = load_sae(path, {"scale_mean": given, "scale_norm": norm})
+        assert torch.allclose(sae.encode(x).double(), z, atol=1e-4) and "warning" not in sae.facts
+        assert torch.allclose(sae(x).double(), x_hat * norm + mean, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("top", "data", "warned"),
+    [
+        (old(), None, True),
+        (old(), {"scale_mean": True, "scale_norm": True}, True),
+        (old(), {"scale_mean": "mean.pt", "scale_norm": False}, True),
+        (old(), {"scale_mean": False, "scale_norm": False}, False),
+        (header(1, old(), cls="Relu"), None, False),
+        (header(1, old(), cls="Relu"), {"scale_mean": True}, True),
+        (header(5, settings(payload("Relu"))), {"scale_norm": False}, False),
+        (header(5, settings(payload("Relu"))), {"scale_norm": True}, True),
+    ],
+)
+def test_it_warns_where_such_figures_are_missing(
+    tmp_path: Path, top: object, data: dict | None, warned: bool
+) -> None:
+    path = write(tmp_path / "sae.pt", top, state())
+    if data is not None:
+        (tmp_path / "config.json").write_text(json.dumps({"data": {"layer": 3, **data}}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sae = load_sae(path)
+        quiet = load_sae(path, {"prescaled": True})
+    assert len(caught) == warned and ("warning" in sae.facts) is warned and "warning" not in quiet.facts
+    assert not warned or "pass both as hints" in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    ("hints", "words"),
+    [
+        ({"scale_norm": 0}, r"scale_norm is 0; expected a number above 0"),
+        ({"scale_norm": True}, r"scale_norm is True"),
+        ({"scale_mean": [1.0, 2.0]}, r"scale_mean has the shape \[2\]; expected 6 finite numbers"),
+        ({"scale_mean": [torch.nan] * 6}, r"expected 6 finite numbers"),
+        ({"scale_mean": "mean.pt"}, r"scale_mean is no list of numbers .*; expected 6"),
+        ({"prescaled": 1}, r"prescaled is 1; expected True or False"),
+    ],
+)
+def test_figures_that_do_not_fit(tmp_path: Path, hints: dict, words: str) -> None:
+    with pytest.raises(SAEError, match=rf"sae\.pt.*{words}"):
+        load_sae(write(tmp_path / "sae.pt", old(), state()), hints)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +250,6 @@ def test_vectors_scaled_by_unknown_figures_are_named(tmp_path: Path, name: str) 
         (header(5, settings(payload("Relu"), d_sae=32)), r"\[24\]; expected \[F = 32\]"),
         (header(5, settings(payload("Relu"), d_model="6")), r"d_model is '6'; expected a whole number"),
         (header(5, {"d_sae": 24, "activation": payload("Relu")}), r"d_vit is missing"),
-        (header(5, settings(payload("Relu"), scale_norm=True)), r"scale_norm is True"),
         ([1, 2], r"looks like something that begins with"),
     ],
 )
@@ -240,6 +288,7 @@ def test_tensors_that_do_not_add_up(tmp_path: Path, change: State, words: str) -
         "topk",
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*the training took")
 def test_files_of_the_project_agree(name: str) -> None:
     folder = GOLDEN / f"saev-{name}"
     io = load_file(folder / "io.safetensors")
