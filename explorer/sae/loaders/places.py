@@ -74,14 +74,17 @@ class Place(NamedTuple):
 def find(path: str | Path, revision: str | None = None) -> Place:
     """The files of a checkpoint that a person names.
 
-    path: a weight file, a folder that holds one (also a few folders down), or a hub name "owner/name",
-    "owner/name/sub/folder" or "owner/name/file"; revision: branch, tag or commit of a hub name. Raises
-    SAEError when there is none or more than one, and when the hub cannot give it.
+    path: a weight file, a folder that holds one (also a few folders down), the configuration in such a
+    folder, or a hub name "owner/name", "owner/name/sub/folder" or "owner/name/file"; revision: branch, tag or
+    commit of a hub name. Raises SAEError when there is none or more than one, and when the hub cannot give
+    it.
     """
     if not str(path).strip():
         raise SAEError("the name of the SAE is empty; expected a file, a folder or a name on the hub")
     try:
         local = Path(path).expanduser()
+        if local.name in CONFIGS and local.is_file():
+            local = local.parent
         if local.is_file():
             return _beside(local)
         if local.is_dir():
