@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "idefics3": "idefics3",
     "instructblip": "instructblip",
+    "internvl": "internvl",
     "llava": "llava",
     "llava_next": "llava_next",
     "paligemma": "paligemma",

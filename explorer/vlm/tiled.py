@@ -148,7 +148,7 @@ class Tiled(Adapter):
     def alone(self, vectors: torch.Tensor, block: int) -> torch.Tensor:
         """The feature [n, D] of pictures of nothing but one patch vector each, [n, width]."""
         like = self.canvas(1)
-        hidden = vectors[:, None].expand(-1, like.tokens, -1)
+        hidden = vectors[:, None].repeat(1, like.tokens, 1)
         return self.features(hidden, block, like)[:, 0].float()
 
     def _over_patches(self, looks: torch.Tensor, like: Prepared | None) -> torch.Tensor:
