@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from explorer.errors import ExplorerError
+from explorer.vlm.loading import add_choice, choice_of, say
+from explorer.vlm.loading_full import full_told
 
 ROOT = Path(__file__).resolve().parent
 STORE = Path("stores") / "embedded"
@@ -81,16 +83,17 @@ def _folder(text: str) -> Path:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; HOST and PORT in the environment are the defaults of --host and --port."""
     parser = argparse.ArgumentParser(description="See, find and steer the visual neurons of an LVLM.")
-    parser.add_argument("--model", help="folder or hub name of an LVLM (default: the embedded one)")
-    parser.add_argument("--sae", type=Path, help="SAE file (default: the embedded one)")
-    parser.add_argument("--store", type=Path, help="store folder (default: stores/embedded)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_choice(parser.add_argument_group("the model, its SAE and their store"))
     parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"), help="address to serve on")
     parser.add_argument("--port", type=_port, default=os.environ.get("PORT", "7860"), help="port to serve on")
     _add_hosting(parser.add_argument_group("for the people who host it"))
     args = parser.parse_args(argv)
     if args.model and not args.sae:
         parser.error("--model needs --sae: the embedded SAE belongs to the embedded model")
+    try:
+        args.choice = choice_of(args)
+    except ExplorerError as error:
+        parser.error(str(error))
     args.auth = [*(args.auth or ()), *(args.auth_file or ())]
     names = [user for user, _ in args.auth]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -194,7 +197,7 @@ def serve(args: argparse.Namespace) -> None:
     from explorer.ui import page, serving
     from explorer.ui.hub import Rules
 
-    session, trouble = open_anyway(args.model, args.sae, args.store, args.device)
+    session, trouble = open_anyway(args.choice, say)
     if trouble:
         print(f"note: the page starts without exemplars: {trouble}", file=sys.stderr)
     if session.store is not None:
@@ -227,7 +230,8 @@ def _stop(*_: object) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve, or say in one line why not."""
     try:
-        serve(parse(argv))
+        with full_told():
+            serve(parse(argv))
     except ExplorerError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

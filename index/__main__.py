@@ -16,6 +16,7 @@ from types import FrameType, ModuleType
 from typing import NamedTuple
 
 from explorer.errors import ExplorerError
+from explorer.vlm.loading_full import full_told
 from index.commands.common import EXIT_CODES
 
 DONE, FAILED, SIGNALLED = 0, 1, 128
@@ -123,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     """Run the command that the arguments name."""
     try:
-        return _load(COMMANDS[args.command].module).run(args)
+        with full_told():
+            return _load(COMMANDS[args.command].module).run(args)
     except ExplorerError as error:
         return _say(f"error: {' '.join(str(error).split())}", FAILED)
 

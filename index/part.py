@@ -165,7 +165,7 @@ class Part:
     def _encoded(self, lvlm: LVLM, sae: SAE, block: int, workers: int) -> Iterator[EncodedChunk]:
         """The chunks that are left, with their activations."""
         todo, pins = self._chunks[self.done :], self._work.pins
-        half = pins.dtype == "bfloat16" and pins.device != "cpu"
+        half = pins.dtype in ("bfloat16", "float16") and pins.device != "cpu"
         encode = Encoder(
             lvlm, sae, block, pins.include_cls, sample_rate(pins), torch.bfloat16 if half else torch.float32
         )

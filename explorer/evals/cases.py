@@ -20,25 +20,20 @@ from explorer.cases.shipped import FOLDER, load_shipped
 from explorer.errors import CaseError
 from explorer.evals.command import run_command
 from explorer.session import Session
+from explorer.vlm.loading import Choice
 
 BROKEN = 1
 """Exit status when a case does not hold."""
 
 
 @dataclass(frozen=True)
-class CasesConfig:
+class CasesConfig(Choice):
     """Which cases, and on what."""
 
     make: bool = False
     """make the shipped cases anew from the examples and the recipes, then replay them"""
     folder: Path = FOLDER
     """folder of the case files"""
-    model: str | None = None
-    """folder or hub name of the model; none: the embedded one"""
-    sae: str | None = None
-    """file of the SAE; none: the embedded one"""
-    store: str | None = None
-    """folder of the store; none: the embedded one"""
     out: Path | None = None
     """file that the report is written to as well"""
 
@@ -54,7 +49,7 @@ def make(session: Session, folder: Path) -> None:
 
 def run(config: CasesConfig) -> dict[str, Any]:
     """The report: each case, whether it holds, and what differs."""
-    session = Session.open(config.model, config.sae, config.store)
+    session = Session.chosen(config)
     if config.make:
         make(session, config.folder)
     recipes, told = load_recipes(), []

@@ -22,6 +22,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from explorer.errors import ExplorerError
+from explorer.vlm.loading import Choice, add_choice, chosen_fields
+from explorer.vlm.loading_full import full_told
 
 WRONG, STOPPED = 2, 130
 """Exit status after a user's mistake, and after Ctrl-C."""
@@ -45,13 +47,13 @@ def run_command(
         prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_options(parser, kind)
-    chosen = vars(parser.parse_args(argv))
     try:
-        config = kind(**chosen)
+        config = made(kind, parser.parse_args(argv))
         out = getattr(config, "out", None)
         if out is not None:
             _check_place(out)
-        text = json.dumps(plain(measure(config)), indent=1, allow_nan=False)
+        with full_told():
+            text = json.dumps(plain(measure(config)), indent=1, allow_nan=False)
     except ExplorerError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG
@@ -69,10 +71,16 @@ def add_options(parser: argparse.ArgumentParser, kind: type, helps: Mapping[str,
 
     Types: int, float, str, Path, bool (--name and --no-name), Literal (choices), tuple[X, ...] (one or
     more words), tuple[X, Y] (so many words), and X | None for an X that may be left out. helps: by field,
-    in the place of the fields' docstrings. Raises TypeError for a field of another type.
+    in the place of the fields' docstrings. The fields of a `Choice` are declared as for every command.
+    Raises TypeError for a field of another type.
     """
+    choice = _choice_fields(kind)
+    if choice:
+        add_choice(parser.add_argument_group("the model, its SAE and their store"))
     hints, told = get_type_hints(kind), {**field_docstrings(kind), **(helps or {})}
     for field in dataclasses.fields(kind):
+        if field.name in choice:
+            continue
         needed = field.default is dataclasses.MISSING
         settings = _settings(hints[field.name], field.name)
         words = told.get(field.name, "")
@@ -84,6 +92,18 @@ def add_options(parser: argparse.ArgumentParser, kind: type, helps: Mapping[str,
             **({"required": True} if needed else {"default": field.default}),
             help=words.replace("%", "%%"),
         )
+
+
+def made(kind: type, args: argparse.Namespace) -> Any:
+    """The config that parsed arguments make. Raises what the config raises."""
+    given, choice = vars(args), _choice_fields(kind)
+    own = {name: value for name, value in given.items() if name not in choice}
+    return kind(**own, **(chosen_fields(given) if choice else {}))
+
+
+def _choice_fields(kind: type) -> frozenset[str]:
+    """The names of the fields that a config has from `Choice`, none when it is no choice."""
+    return frozenset(Choice.__dataclass_fields__) if issubclass(kind, Choice) else frozenset()
 
 
 def field_docstrings(kind: type) -> dict[str, str]:

@@ -28,6 +28,7 @@ from explorer.evals.command import run_command
 from explorer.evals.comparison import Said, figures, questions_of
 from explorer.session import Session
 from explorer.steer import Contrast
+from explorer.vlm.loading import Choice
 from explorer.world import Scene, draw
 
 Way = Literal["greedy", "sampling"]
@@ -35,7 +36,7 @@ Task = Literal["captions", "questions"]
 
 
 @dataclass(frozen=True)
-class MitigationConfig:
+class MitigationConfig(Choice):
     """What is compared, on what. Raises ExplorerError for values that make no sense."""
 
     arms: tuple[str, ...] = EVERY_ARM
@@ -67,16 +68,11 @@ class MitigationConfig:
     """of sampling"""
     max_new_tokens: int = 64
     """longest answer"""
-    model: str | None = None
-    """folder or hub name of the LVLM; the embedded one unless given"""
-    sae: str | None = None
-    """SAE file; the embedded one unless given"""
-    store: str | None = None
-    """folder of the store, which knows the always-on neurons; the embedded one unless given"""
     out: Path | None = None
     """JSON file for the report; the answers are kept beside it"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scenes < 0 or self.cases < 0 or self.scenes + self.cases == 0:
             raise ExplorerError(f"{self.scenes} scenes and {self.cases} cases leave nothing to measure")
         if not self.seeds or min(self.seeds) < 0:
@@ -144,7 +140,7 @@ def _key(drawn: Arm, scene: Scene, prompt: str) -> Key:
 
 def run(config: MitigationConfig) -> dict:
     """All figures of one configuration."""
-    session = Session.open(config.model, config.sae, config.store)
+    session = Session.chosen(config)
     arms = config.chosen_arms()
     facts = {
         "model": session.lvlm.model_id,

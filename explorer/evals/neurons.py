@@ -21,6 +21,7 @@ from explorer.errors import ExplorerError
 from explorer.evals.command import run_command
 from explorer.records import Edit
 from explorer.session import Session, View
+from explorer.vlm.loading import Choice
 from explorer.world import CONCEPTS, Scene, draw, mentions, phrase
 
 EXEMPLARS = 16
@@ -32,7 +33,7 @@ BLOCK = 9
 
 
 @dataclass(frozen=True)
-class NeuronsConfig:
+class NeuronsConfig(Choice):
     """What is measured: see each field. Raises ExplorerError for values that make no sense."""
 
     scenes: int = 200
@@ -52,16 +53,11 @@ class NeuronsConfig:
     """concepts inserted per scene"""
     batch: int = 64
     """edited pictures answered at a time"""
-    model: str | None = None
-    """folder or hub name of the LVLM; the embedded one unless given"""
-    sae: str | None = None
-    """SAE file; the embedded one unless given"""
-    store: str | None = None
-    """folder of the store; the embedded one unless given"""
     out: Path | None = None
     """JSON file for the report"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scenes < 1:
             raise ExplorerError(f"scenes must be 1 or more, not {self.scenes}")
         if self.region not in REGIONS:
@@ -183,7 +179,7 @@ def always_on(session: Session) -> dict:
 
 def run(config: NeuronsConfig) -> dict:
     """All figures of one configuration."""
-    session = Session.open(config.model, config.sae, config.store)
+    session = Session.chosen(config)
     scenes = [draw(config.first_seed + i) for i in range(config.scenes)]
     with torch.inference_mode():
         views = [session.look(scene.image) for scene in scenes]

@@ -22,13 +22,14 @@ from explorer.errors import ExplorerError
 from explorer.evals.command import run_command
 from explorer.evals.scores import Interval
 from explorer.session import Session
+from explorer.vlm.loading import Choice
 from explorer.world import draw
 
 LEVELS = ("image", "patch", "kept")
 
 
 @dataclass(frozen=True)
-class NoiseConfig:
+class NoiseConfig(Choice):
     """The scenes, the noise, and the model."""
 
     scenes: int = 200
@@ -43,16 +44,11 @@ class NoiseConfig:
     """how many of the strongest neurons are a picture's, or a patch's, own"""
     min_frequency: float = 1.0
     """always-on neurons are in the top-20 of at least this share of the indexed images"""
-    model: str | None = None
-    """folder or hub name of the model; none: the embedded one"""
-    sae: str | None = None
-    """file of the SAE; none: the embedded one"""
-    store: str | None = None
-    """folder of the store; none: the embedded one"""
     out: Path | None = None
     """file that the report is written to as well"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scenes < 1 or self.draws < 1:
             raise ExplorerError(f"{self.scenes} scenes, {self.draws} draws: both must be 1 or more")
 
@@ -76,7 +72,7 @@ class NoiseReport(NamedTuple):
 
 def run(config: NoiseConfig) -> NoiseReport:
     """All figures of one configuration; the table goes to the standard error stream as well."""
-    session = Session.open(config.model, config.sae, config.store)
+    session = Session.chosen(config)
     always_on = session.always_on(config.min_frequency)
     numbers = tqdm(range(config.first_seed, config.first_seed + config.scenes), unit="scene", disable=None)
     views = (session.look(draw(seed).image) for seed in numbers)

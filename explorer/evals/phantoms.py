@@ -29,6 +29,7 @@ from explorer.evals.rankings import MOST, Phantom, Region, Trial, at_random, ran
 from explorer.evals.scores import yes_or_no
 from explorer.records import Edit
 from explorer.session import Session, View
+from explorer.vlm.loading import Choice
 from explorer.world import Scene, draw, mentions
 from explorer.world.measure import VISIBLE
 from explorer.world.questions import exists
@@ -39,7 +40,7 @@ REPAIR, CHANCE = "repair: the best answer of all tried", "repair: as many tried 
 
 
 @dataclass(frozen=True)
-class PhantomsConfig:
+class PhantomsConfig(Choice):
     """The scenes, what is done to the neurons, and the model."""
 
     scenes: int = 700
@@ -62,16 +63,11 @@ class PhantomsConfig:
     """most tokens of an answer"""
     seed: int = 0
     """of the random neurons"""
-    model: str | None = None
-    """folder or hub name of the model; none: the embedded one"""
-    sae: str | None = None
-    """file of the SAE; none: the embedded one"""
-    store: str | None = None
-    """folder of the store; none: the embedded one"""
     out: Path | None = None
     """file that the report is written to as well"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scenes < 1 or self.measure < MOST or self.batch < 1 or self.first_seed < 0:
             raise ExplorerError(
                 f"scenes {self.scenes}, measure {self.measure}, batch {self.batch}, first_seed "
@@ -231,7 +227,7 @@ def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config
 
 def run(config: PhantomsConfig) -> dict[str, Any]:
     """The report; the tables go to standard error on the way."""
-    session = Session.open(config.model, config.sae, config.store)
+    session = Session.chosen(config)
     report: dict[str, Any] = {"config": config}
     if config.captions:
         found = phantoms_in_captions(session, config)

@@ -31,6 +31,7 @@ from explorer.evals.hooked import Hooked
 from explorer.evals.sliding import Move, drag, random_moves, summary
 from explorer.sae import SAE, ActivationRule
 from explorer.session import Session
+from explorer.vlm.loading import Choice
 from explorer.vlm.synthetic import Shape, random_llava
 from explorer.world import draw
 
@@ -42,7 +43,7 @@ SHAPES = {
 
 
 @dataclass(frozen=True)
-class SpeedConfig:
+class SpeedConfig(Choice):
     """What is timed, and how often. Raises ExplorerError for numbers that leave nothing to time."""
 
     parts: tuple[Part, ...] = ("moves", "drag", "cns", "large")
@@ -84,6 +85,7 @@ class SpeedConfig:
     """JSON file for the report"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("scenes", "moves", "series", "neurons", "active", "large_scenes", "large_moves"):
             if getattr(self, name) < 1:
                 raise ExplorerError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -105,7 +107,7 @@ def random_sae(patches: torch.Tensor, neurons: int, active: int, seed: int = 0) 
 
 def embedded(config: SpeedConfig) -> dict:
     """The parts that need the embedded model."""
-    session, rng = Session.open(), np.random.default_rng(config.seed)
+    session, rng = Session.chosen(config), np.random.default_rng(config.seed)
     report: dict = {"model": session.lvlm.model_id, "neurons": session.sae.n_neurons}
     report["store"] = session.store is not None
     hooked = Hooked(session.lvlm, session.sae, session.block, config.max_new_tokens)

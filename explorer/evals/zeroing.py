@@ -24,6 +24,7 @@ from explorer.evals.comparison import Asked, Said, questions_of, tallies
 from explorer.evals.scores import Interval, difference, intervals
 from explorer.records import Edit
 from explorer.session import Session, View
+from explorer.vlm.loading import Choice
 from explorer.world import Scene, draw
 
 Which = Literal["none", "always_on", "image_specific", "random", "random_firing"]
@@ -40,7 +41,7 @@ PAPER = {
 
 
 @dataclass(frozen=True)
-class ZeroingConfig:
+class ZeroingConfig(Choice):
     """The scenes, the sets of neurons, and the model."""
 
     scenes: int = 200
@@ -57,16 +58,11 @@ class ZeroingConfig:
     """caption the pictures too"""
     seed: int = 0
     """of the random sets"""
-    model: str | None = None
-    """folder or hub name of the model; none: the embedded one"""
-    sae: str | None = None
-    """file of the SAE; none: the embedded one"""
-    store: str | None = None
-    """folder of the store; none: the embedded one"""
     out: Path | None = None
     """file that the report is written to as well"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scenes < 1 or self.k < 1:
             raise ExplorerError(f"{self.scenes} scenes and the {self.k} strongest: both must be 1 or more")
         if not self.scopes:
@@ -126,7 +122,7 @@ def chosen(
     """
     if condition.which == "none":
         return Chosen((), 0.0)
-    tokens, neurons, values = (part.numpy() for part in view.codes)
+    tokens, neurons, values = (part.numpy() for part in view.firing)
     top, always = _among_strongest(view, condition.scope, k), np.isin(neurons, list(always_on))
     match condition.which:
         case "always_on":
@@ -148,7 +144,7 @@ def chosen(
 
 def _among_strongest(view: View, scope: Scope | None, k: int) -> np.ndarray:
     """For each activation, whether its neuron is one of the k strongest of the picture, or of its patch."""
-    tokens, neurons, values = (part.numpy() for part in view.codes)
+    tokens, neurons, values = (part.numpy() for part in view.firing)
     if scope == "image":
         return np.isin(neurons, [activation.neuron for activation in view.top(k)])
     order = np.lexsort((-values, tokens))
@@ -252,7 +248,7 @@ def _percent(score: Interval) -> str:
 
 def run(config: ZeroingConfig) -> dict[str, Any]:
     """All figures of one configuration; the table goes to the standard error stream as well."""
-    session = Session.open(config.model, config.sae, config.store)
+    session = Session.chosen(config)
     always_on = session.always_on(config.min_frequency)
     scenes = [draw(config.first_seed + i) for i in range(config.scenes)]
     found = outcomes(ask(session, scenes, config, always_on))

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from explorer.errors import StoreError
-from explorer.sae import load_sae
-from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE, EMBEDDED_STORE, Session
+from explorer.session.opening import open_parts
+from explorer.session.session import EMBEDDED_STORE, Session
 from explorer.store import Store, is_upgradable
-from explorer.vlm import open_lvlm
+from explorer.vlm.loading import Choice, Tell, silent
 
 WITH = "build one with: "
 
@@ -25,47 +25,39 @@ class Opened(NamedTuple):
     trouble: str = ""
 
 
-def open_anyway(
-    model: str | Path | None = None,
-    sae: str | Path | None = None,
-    store: str | Path | None = None,
-    device: str = "cpu",
-) -> Opened:
-    """As `Session.open`, but what is wrong with the store is told instead of raised.
+def open_anyway(choice: Choice, tell: Tell = silent) -> Opened:
+    """As `Session.chosen`, but what is wrong with the store is told instead of raised.
 
     Raises ModelError or SAEError.
     """
-    embedded = model is None and sae is None
-    opened_sae = load_sae(sae or EMBEDDED_SAE)
-    lvlm = open_lvlm(model or EMBEDDED_MODEL, device)
-    opened_sae = opened_sae.to(device)
-    wanted = EMBEDDED_STORE if store is None and embedded and EMBEDDED_STORE.exists() else store
+    parts, embedded = open_parts(choice, tell), choice.embedded
+    use_own = choice.store is None and embedded and EMBEDDED_STORE.exists()
+    wanted = EMBEDDED_STORE if use_own else choice.store
     if wanted is None:
-        command = _build(model, sae, EMBEDDED_STORE if embedded else Path("stores/mine"), embedded)
-        return Opened(Session(lvlm, opened_sae), f"this session has no store of exemplars; {WITH}{command}")
+        command = _build(choice, EMBEDDED_STORE if embedded else Path("stores/mine"), embedded)
+        return Opened(Session(*parts), f"this session has no store of exemplars; {WITH}{command}")
     try:
         found = Store.open(wanted)
     except StoreError as error:
         if is_upgradable(Path(wanted)):
             command = f"python -m index upgrade {_short(Path(wanted))}"
-            return Opened(Session(lvlm, opened_sae), f"{_why(error)}; bring it up to date with: {command}")
+            return Opened(Session(*parts), f"{_why(error)}; bring it up to date with: {command}")
         out = Path(f"{wanted}-new") if Path(wanted).is_file() else Path(wanted)
         drawn = embedded and "--images" not in str(error)
-        return Opened(Session(lvlm, opened_sae), f"{_why(error)}; {WITH}{_build(model, sae, out, drawn)}")
+        return Opened(Session(*parts), f"{_why(error)}; {WITH}{_build(choice, out, drawn)}")
     try:
-        return Opened(Session(lvlm, opened_sae, found))
+        return Opened(Session(*parts, found))
     except StoreError as error:
         found.close()
-        command = _build(model, sae, Path(f"{wanted}-new"), embedded)
-        return Opened(Session(lvlm, opened_sae), f"{_why(error)}; {WITH}{command}")
+        command = _build(choice, Path(f"{wanted}-new"), embedded)
+        return Opened(Session(*parts), f"{_why(error)}; {WITH}{command}")
 
 
-def _build(model: str | Path | None, sae: str | Path | None, out: Path, drawn: bool) -> str:
+def _build(choice: Choice, out: Path, drawn: bool) -> str:
     """The command that builds a fitting store at `out`, of drawn scenes or of a folder of pictures."""
-    given = [("--model", model), ("--sae", sae)]
-    parts = [f"{name} {shlex.quote(str(value))}" for name, value in given if value is not None]
     pictures = "--scenes 4000" if drawn else "--images FOLDER"
-    return " ".join(["python -m index build", *parts, pictures, "--out", _short(out)])
+    parts = ["python -m index build", choice.words(), pictures, "--out", _short(out)]
+    return " ".join(part for part in parts if part)
 
 
 def _short(path: Path) -> str:

@@ -10,12 +10,17 @@ Also which generation of a visitor is the newest (`Newest`). Knows nothing of mo
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from threading import Event
 
 from explorer.records import Cancel
+from explorer.vlm.loading_full import full_told
 
+ADVICE = (
+    "ask again, for a shorter answer or about a smaller picture; for good, open the model with --quantize "
+    "8bit or 4bit, in --dtype bfloat16, or on a larger --device"
+)
 POLL = 0.02
 """Seconds between looks at `cancel` while waiting."""
 
@@ -32,9 +37,10 @@ class AnyOf:
 
 
 class Line:
-    """One model, many visitors."""
+    """One model, many visitors. relief: frees memory when a pass finds it full."""
 
-    def __init__(self) -> None:
+    def __init__(self, relief: Callable[[], None] | None = None) -> None:
+        self._relief = relief
         self._changed = threading.Condition()
         self._waiting: dict[int, int] = {}
         """Ticket -> where it starts in virtual time, counted in turns."""
@@ -47,11 +53,13 @@ class Line:
     def turn(self, visitor: Hashable = None, cancel: Cancel | None = None) -> Iterator[bool]:
         """Hold the model. False, without holding it, when cancelled before it was free.
 
-        visitor: who asks; None for a stranger, in line for this turn only.
+        visitor: who asks; None for a stranger, in line for this turn only. Where the memory is full, it ends
+        with a ModelError that says so.
         """
         mine = self._wait(visitor, cancel)
         try:
-            yield mine
+            with full_told(advice=ADVICE, relief=self._relief):
+                yield mine
         finally:
             if mine:
                 with self._changed:

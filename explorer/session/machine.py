@@ -1,4 +1,4 @@
-"""What the machine has left: memory of this process and of its accelerator. Knows nothing of models."""
+"""What a session runs on: device and kind of numbers, memory of this process and of its accelerator."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from explorer.sae import SAE
+from explorer.vlm.base import LVLM
 
 _STATM = Path("/proc/self/statm")
 
@@ -37,6 +38,31 @@ def _process() -> int:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Running(NamedTuple):
+    """What the model computes on and in. device: of the vision side, and how many cards the rest takes;
+    quantized: "8bit", "4bit" or None, of the language model."""
+
+    device: str
+    dtype: str
+    quantized: str | None = None
+
+    def words(self) -> str:
+        """For people: "cuda:0, bfloat16, 4bit"."""
+        return ", ".join(part for part in self if part)
+
+
+def running(lvlm: LVLM, sae: SAE) -> Running:
+    """How an opened model runs; of one that does not tell, where its SAE lies."""
+    model = getattr(lvlm, "model", None)
+    if model is None:
+        return Running(device_of(sae), str(sae.W_enc.dtype).removeprefix("torch."))
+    cards = {str(card) for card in (getattr(model, "hf_device_map", None) or {}).values()}
+    bits = "8bit" if getattr(model, "is_loaded_in_8bit", False) else None
+    bits = "4bit" if getattr(model, "is_loaded_in_4bit", False) else bits
+    device = f"{model.device}{f' and {len(cards) - 1} more' if len(cards) > 1 else ''}"
+    return Running(device, str(model.dtype).removeprefix("torch."), bits)
 
 
 def device_of(sae: SAE) -> str:

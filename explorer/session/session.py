@@ -9,26 +9,36 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from explorer.errors import EditError
 from explorer.images import ImageInput, load_image
 from explorer.records import Cancel, Edit
-from explorer.sae import SAE, load_sae
+from explorer.sae import SAE
 from explorer.sae.quality import unexplained
 from explorer.session.inside import Inside
 from explorer.session.line import AnyOf, Line, Newest
+from explorer.session.opening import EMBEDDED_MODEL, EMBEDDED_SAE, ROOT, open_parts
 from explorer.session.site import site_block
 from explorer.session.stored import Stored
 from explorer.session.view import Draw, View
 from explorer.steer import Contrast, Decoding, Gauges, Intervention, RangeEdit
 from explorer.store import Store
-from explorer.vlm import LVLM, Step, open_lvlm
+from explorer.vlm import LVLM, Step
+from explorer.vlm.loading import Choice, Tell, say, silent
 from explorer.vlm.memory import Memories
 
-ROOT = Path(__file__).resolve().parents[2]
-EMBEDDED_MODEL = ROOT / "assets" / "lvlm"
-EMBEDDED_SAE = ROOT / "assets" / "sae" / "sae.safetensors"
+__all__ = [
+    "EMBEDDED_MODEL",
+    "EMBEDDED_SAE",
+    "EMBEDDED_STORE",
+    "REMEMBERED",
+    "AnyEdit",
+    "Arm",
+    "Arms",
+    "Options",
+    "Session",
+]
 EMBEDDED_STORE = ROOT / "stores" / "embedded"
 REMEMBERED = 1 << 30
 """Bytes of keys and values that generations may leave for the next ones, of all views together."""
@@ -74,7 +84,8 @@ class Session(Inside, Stored):
         """Raises SAEError, ModelError or StoreError when the parts do not belong together."""
         self.lvlm, self.sae, self.store = lvlm, sae, store
         self.block = site_block(lvlm, sae)
-        self._line, self._newest, self._memories = Line(), Newest(), Memories(REMEMBERED)
+        self._newest, self._memories = Newest(), Memories(REMEMBERED)
+        self._line = Line(self._memories.forget)
         if store is not None:
             store.check(
                 model_id=lvlm.model_id,
@@ -91,19 +102,26 @@ class Session(Inside, Stored):
         sae: str | Path | None = None,
         store: str | Path | None = None,
         device: str = "cpu",
-    ) -> Session:
-        """Open a model (folder or hub name), an SAE file and a store folder; None: the embedded one.
+        tell: Tell = silent,
+        **ways: Any,
+    ) -> Self:
+        """Open a model (folder or hub name), an SAE and a store folder; None: the embedded one.
 
-        The embedded store is left out when it has not been built yet, or when another model or SAE was
-        asked for. Raises ModelError, SAEError or StoreError in plain words.
+        ways: the other fields of `explorer.vlm.loading.Choice`: dtype, quantize, device_map, revision,
+        trust_remote_code, try_anyway, sae_hint, sae_revision, block. tell: hears what memory a large model
+        needs. The embedded store is left out when it has not been built yet, or when another model or SAE
+        was asked for. Raises ModelError, SAEError or StoreError in plain words.
         """
-        embedded = model is None and sae is None
-        if store is None and embedded and EMBEDDED_STORE.exists():
+        return cls.chosen(Choice(model=model, sae=sae, store=store, device=device, **ways), tell)
+
+    @classmethod
+    def chosen(cls, choice: Choice, tell: Tell = say) -> Self:
+        """As `open`, for what a command line chose; what is told goes to the standard error stream."""
+        store = choice.store
+        if store is None and choice.embedded and EMBEDDED_STORE.exists():
             store = EMBEDDED_STORE
         opened_store = None if store is None else Store.open(store)
-        opened_sae = load_sae(sae or EMBEDDED_SAE)
-        opened_model = open_lvlm(model or EMBEDDED_MODEL, device)
-        return cls(opened_model, opened_sae.to(device), opened_store)
+        return cls(*open_parts(choice, tell), opened_store)
 
     def turn(self, visitor: Hashable = None, cancel: Cancel | None = None) -> AbstractContextManager[bool]:
         """Hold the model for one pass; gives False, without it, when cancelled while waiting.

@@ -107,16 +107,17 @@ class Choice(Loading):
 
     @property
     def hints(self) -> dict[str, object]:
-        """The hints as `load_sae` takes them: values are read as JSON where they are JSON, else as text."""
+        """The hints as `load_sae` takes them: a value is a number, true or false where it looks like one."""
         found: dict[str, object] = {}
         for hint in self.sae_hint:
             key, equals, value = hint.partition("=")
-            if not (key.strip() and equals):
+            if not (key.strip() and equals and value):
                 raise SAEError(f"the hint {hint!r} is none; use KEY=VALUE, such as top_k=20")
             try:
-                found[key.strip()] = json.loads(value)
+                read = json.loads(value)
             except ValueError:
-                found[key.strip()] = value
+                read = value
+            found[key.strip()] = read if isinstance(read, bool | int | float) else value
         return found
 
     def words(self) -> str:
@@ -135,7 +136,7 @@ class Choice(Loading):
 
 @dataclass(frozen=True)
 class _Argument:
-    """One argument of the commands. part: "model", "sae" or "store", as `add_choice` may leave them out."""
+    """One argument of the commands. part: what it belongs to, as `add_choice` may leave that out."""
 
     name: str
     part: str
@@ -157,7 +158,8 @@ def device(text: str) -> str:
 
 def hint(text: str) -> str:
     """The argument --sae-hint."""
-    if not text.partition("=")[0].strip() or "=" not in text:
+    key, equals, value = text.partition("=")
+    if not (key.strip() and equals and value):
         raise argparse.ArgumentTypeError(f"{text!r} is no hint; use KEY=VALUE, such as top_k=20")
     return text
 
@@ -219,7 +221,7 @@ _ARGUMENTS = (
     ),
     _Argument(
         "sae_hint",
-        "sae",
+        "hint",
         "what the SAE's files do not say, such as top_k=20; repeatable",
         {"type": hint, "action": "append", "metavar": "KEY=VALUE"},
     ),
@@ -237,9 +239,12 @@ _ARGUMENTS = (
 
 def add_choice(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup,
-    parts: tuple[str, ...] = ("model", "sae", "store"),
+    parts: tuple[str, ...] = ("model", "sae", "hint", "store"),
 ) -> None:
-    """Declare the arguments that choose model, SAE and store, or only some of these parts."""
+    """Declare the arguments that choose model, SAE and store, or only some of these parts.
+
+    "hint" is what an SAE's file does not say.
+    """
     for one in _ARGUMENTS:
         if one.part in parts:
             parser.add_argument(one.flag, help=one.help, default=_default(one.name), **one.settings)

@@ -58,7 +58,7 @@ def run(
     told is the sum.
     """
     block = site_block(lvlm, sae)
-    encode = torch.bfloat16 if dtype == "bfloat16" and device != "cpu" else torch.float32
+    encode = torch.bfloat16 if dtype in ("bfloat16", "float16") and device != "cpu" else torch.float32
     _bare(source, lvlm, sae, block, range(1), batch, encode)
     with tempfile.TemporaryDirectory(prefix="bench-build-") as place:
         parts = Path(place) / "parts"

@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
     out = parser.add_argument_group("what to write")
     out.add_argument(
         "--out",
+        "--store",
+        dest="out",
         type=Path,
         required=True,
         metavar="STORE",

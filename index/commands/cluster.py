@@ -124,7 +124,7 @@ def _settled(args: argparse.Namespace) -> argparse.Namespace:
     from explorer.errors import ExplorerError
 
     settled = copy(args)
-    kind = (args.device or "").partition(":")[0]
+    kind = "" if args.device == "auto" else args.device.partition(":")[0]
     if args.gpus_per_actor is None:
         settled.gpus_per_actor = 1.0 if kind in ("", "cuda") and torch.cuda.is_available() else 0.0
     settled.device = kind or ("cuda" if settled.gpus_per_actor else "cpu")

@@ -6,12 +6,14 @@ Heavy modules are imported only when a command runs, so that --help is quick.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from explorer.vlm import loading
+from explorer.vlm.loading import Choice, add_choice
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -75,52 +77,19 @@ def share(text: str) -> float:
     return number
 
 
-def hint(text: str) -> tuple[str, object]:
-    """An argument NAME=VALUE; the value is a number, true or false where it looks like one, else words."""
-    name, sign, value = text.partition("=")
-    if not (sign and name and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no hint; use NAME=VALUE, such as top_k=5")
-    try:
-        found = json.loads(value)
-    except ValueError:
-        found = value
-    return name, found if isinstance(found, bool | int | float) else value
-
-
 def add_model(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    """The arguments that choose a model and what it runs on."""
-    parser.add_argument(
-        "--model", default=None, help="folder or hub name of an LVLM (default: the embedded one)"
-    )
-    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default=None,
-        help="of the model's weights (default: float32 on the CPU, bfloat16 elsewhere)",
-    )
+    """The arguments that choose a model and how it is opened."""
+    add_choice(parser, ("model",))
 
 
 def add_sae(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    """The arguments that choose an SAE, of any format that is known."""
-    parser.add_argument(
-        "--sae",
-        default=None,
-        help="file, folder or hub name (owner/name/...) of an SAE (default: the embedded one)",
-    )
-    add_hints(parser)
+    """The arguments that choose an SAE, of any format that is known, and its block."""
+    add_choice(parser, ("sae", "hint"))
 
 
 def add_hints(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
     """The argument for what an SAE's file does not say; `open_sae` reads it."""
-    parser.add_argument(
-        "--sae-hint",
-        type=hint,
-        action="append",
-        default=None,
-        metavar="NAME=VALUE",
-        help="what the SAE's file does not say, such as top_k=5; more than once for more",
-    )
+    add_choice(parser, ("hint",))
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -150,24 +119,26 @@ def add_words(parser: argparse._ArgumentGroup | argparse.ArgumentParser, none: s
     )
 
 
+def choice_of(args: argparse.Namespace) -> Choice:
+    """The choice of model and SAE that the arguments make; the store is each command's own affair."""
+    return loading.choice_of({name: value for name, value in vars(args).items() if name != "store"})
+
+
 def open_sae(args: argparse.Namespace) -> SAE:
     """The SAE that the arguments name."""
-    from explorer.sae import load_sae
+    from explorer.session import opening
 
-    return load_sae(args.sae or ASSETS / "sae" / "sae.safetensors", dict(args.sae_hint or ()))
+    return opening.open_sae(choice_of(args))
 
 
 def open_site(args: argparse.Namespace) -> Site:
-    """The model and the SAE that the arguments name."""
-    import torch
+    """The model and the SAE that the arguments name. A large model's need of memory is told first."""
+    from explorer.session.opening import open_parts
 
-    from explorer.vlm import open_lvlm
-
-    sae = open_sae(args)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
-    lvlm = open_lvlm(args.model or str(ASSETS / "lvlm"), device=device, dtype=getattr(torch, dtype))
-    return Site(lvlm, sae.to(device), device, dtype)
+    choice = choice_of(args)
+    lvlm, sae = open_parts(choice, teller(getattr(args, "quiet", False)))
+    device = lvlm.model.device.type if choice.device == "auto" else choice.device
+    return Site(lvlm, sae, device, str(lvlm.model.dtype).removeprefix("torch."))
 
 
 def default_workers() -> int:

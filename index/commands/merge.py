@@ -35,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders that hold parts, or the parts themselves",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="STORE", help="folder of the store to write"
+        "--out",
+        "--store",
+        dest="out",
+        type=Path,
+        required=True,
+        metavar="STORE",
+        help="folder of the store to write",
     )
     common.add_sae(parser)
     common.add_model(parser)

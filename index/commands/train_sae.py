@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan = plan_of(args)
     check_out(args.out)
-    placed = join(args.device)
+    placed = join(None if args.device == "auto" else args.device)
     main = placed.team.rank == 0
     lvlm = _model(args, placed.device)
     requests = StopRequests()
@@ -263,12 +263,10 @@ def check_out(out: Path) -> None:
 
 def _model(args: argparse.Namespace, device: str) -> LVLM:
     """The model that the arguments name."""
-    import torch
-
     from explorer.vlm import open_lvlm
 
-    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
-    return open_lvlm(args.model or str(common.ASSETS / "lvlm"), device=device, dtype=getattr(torch, dtype))
+    choice, tell = common.choice_of(args), common.teller(args.quiet)
+    return open_lvlm(choice.model or common.ASSETS / "lvlm", device, loading=choice, tell=tell)
 
 
 def show(bar: tqdm, report: StepReport) -> None:

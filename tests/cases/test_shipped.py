@@ -62,7 +62,7 @@ def test_a_recipe_that_breaks_its_promise_is_refused(session: Session) -> None:
 def test_the_command_says_which_hold(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Session, "open", lambda *parts: session)
+    monkeypatch.setattr(Session, "chosen", lambda *parts: session)
     good, bad = SHIPPED["lone-sheep"], replace(SHIPPED["phantom-fork"], baseline="A cat.")
     (tmp_path / f"lone-sheep{ENDING}").write_bytes(write(good))
     monkeypatch.setattr("sys.argv", ["cases", "--folder", str(tmp_path)])

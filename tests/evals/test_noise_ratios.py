@@ -54,7 +54,7 @@ class FakeSession:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     fake = FakeSession()
-    monkeypatch.setattr(noise.Session, "open", lambda *parts: fake)
+    monkeypatch.setattr(noise.Session, "chosen", lambda *parts: fake)
     return fake
 
 

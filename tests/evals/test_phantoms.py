@@ -44,7 +44,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> LinearSession:
     session = LinearSession(always=(3,), said=SAID)
     session.look = lambda image: make_view(session.sae)
     monkeypatch.setattr(phantoms, "draw", lambda seed, family: scene_of(seed))
-    monkeypatch.setattr(phantoms.Session, "open", lambda *parts: session)
+    monkeypatch.setattr(phantoms.Session, "chosen", lambda *parts: session)
     return session
 
 

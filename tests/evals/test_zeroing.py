@@ -178,7 +178,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
         return scenes[seed]
 
     monkeypatch.setattr(zeroing, "draw", drawn)
-    monkeypatch.setattr(zeroing.Session, "open", lambda *parts: session)
+    monkeypatch.setattr(zeroing.Session, "chosen", lambda *parts: session)
     return session
 
 

@@ -20,6 +20,7 @@ from explorer.errors import ExplorerError
 from explorer.sae import SAE, ActivationRule
 from explorer.store import Store
 from explorer.store.manifest import ROUTES
+from explorer.vlm.loading import Choice
 from index import __main__ as command
 from index.commands import common
 from index.work import locked, work_folder
@@ -334,11 +335,12 @@ def test_any_sae_may_be_named_with_hints(
     opened = common.open_sae(parser.parse_args(["--sae", str(tmp_path / "theirs")]))
     assert opened.facts["format"] == "SAELens" and opened.n_neurons == 20
     hinted = parser.parse_args(["--sae", str(sae_file), "--sae-hint", "top_k=5", "--sae-hint", "a=b=c"])
-    assert hinted.sae_hint == [("top_k", 5), ("a", "b=c")]
+    assert common.choice_of(hinted).hints == {"top_k": 5, "a": "b=c"}
     with pytest.raises(ExplorerError, match="hint 'top_k'"):
         common.open_sae(hinted)
-    assert [common.hint(text)[1] for text in ("a=0.5", "a=true", "a=x", 'a="q"')] == [0.5, True, "x", '"q"']
+    texts = ("a=0.5", "a=true", "a=x", 'a="q"')
+    assert [Choice(sae_hint=(text,)).hints["a"] for text in texts] == [0.5, True, "x", '"q"']
     for wrong in ("top_k", "=5", "top_k="):
         with pytest.raises(SystemExit):
             parser.parse_args(["--sae-hint", wrong])
-    assert "use NAME=VALUE, such as top_k=5" in capsys.readouterr().err
+    assert "use KEY=VALUE, such as top_k=20" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from explorer.ui import gate, health, notices, serving
 from explorer.ui.hub import Rules
 from explorer.ui.plain import NO_MEMORY, WRONG, guard, plainly
 from explorer.ui.visit import Turn, Visit
-from explorer.vlm import open_lvlm
+from explorer.vlm import Choice, open_lvlm
 from tests.ui.fake_session import FakeSession, make_view
 
 # Messages
@@ -126,6 +126,10 @@ def set_of_files(tiny_lvlm_folder: Path, tmp_path_factory: pytest.TempPathFactor
     return tiny_lvlm_folder, path
 
 
+def open_anyway(*parts: Path) -> anyway.Opened:
+    return anyway.open_anyway(Choice(**dict(zip(("model", "sae", "store"), parts, strict=False))))
+
+
 def commanded(trouble: str) -> str:
     why, _, command = trouble.rpartition("; build one with: ")
     assert why
@@ -137,39 +141,39 @@ def test_a_session_opens_whatever_the_store_is(set_of_files: tuple[Path, Path], 
 
     model, sae = set_of_files
     own = f"python -m index build --model {model} --sae {sae} --images FOLDER --out"
-    session, trouble = anyway.open_anyway(model, sae)
+    session, trouble = open_anyway(model, sae)
     assert session.store is None and commanded(trouble) == f"{own} stores/mine"
 
-    session, trouble = anyway.open_anyway(model, sae, tmp_path / "none")
+    session, trouble = open_anyway(model, sae, tmp_path / "none")
     assert session.store is None and trouble.startswith("there is no store at")
     assert commanded(trouble) == f"{own} {tmp_path / 'none'}"
 
     other = make_store(tmp_path / "other one")
-    session, trouble = anyway.open_anyway(model, sae, other)
+    session, trouble = open_anyway(model, sae, other)
     assert session.store is None and "does not fit: its model is" in trouble and "MODEL" not in trouble
     assert commanded(trouble) == f"{own} '{other}-new'"
 
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
-    session, trouble = anyway.open_anyway(model, sae, other)
+    session, trouble = open_anyway(model, sae, other)
     assert "has format 1" in trouble and commanded(trouble) == f"{own} '{other}'"
 
     (other / "manifest.json").write_text(json.dumps({**manifest, "format": UPGRADABLE}))
-    session, trouble = anyway.open_anyway(model, sae, other)
+    session, trouble = open_anyway(model, sae, other)
     assert session.store is None
     assert trouble.endswith(f"; bring it up to date with: python -m index upgrade '{other}'")
 
     (other / "manifest.json").write_text(json.dumps(manifest))
     (other / "index.sqlite").write_bytes(b"cut short")
-    session, trouble = anyway.open_anyway(model, sae, other)
+    session, trouble = open_anyway(model, sae, other)
     assert session.store is None and "has 9 bytes instead of" in trouble
     assert commanded(trouble) == f"{own} '{other}'"
 
     (tmp_path / "file").write_text("x")
-    session, trouble = anyway.open_anyway(model, sae, tmp_path / "file")
+    session, trouble = open_anyway(model, sae, tmp_path / "file")
     assert commanded(trouble) == f"{own} {tmp_path / 'file'}-new"
     with pytest.raises(ModelError):
-        anyway.open_anyway(tmp_path / "no model", sae)
+        open_anyway(tmp_path / "no model", sae)
 
 
 # The line at the top
