@@ -148,7 +148,11 @@ def _activations(image, lvlm: LVLM, sae: SAE, block: int, neuron: int) -> _Alone
     """Run one picture through the tower, and one neuron of the SAE's answer."""
     prepared = lvlm.preprocess(image, fixed=True)
     hidden = lvlm.tower(prepared.pixel_values, block, prepared)[0].float()
-    on_patches = sae.encode(prepared.patches(hidden))[:, neuron].clamp_min(0).cpu().numpy()
+    patches = prepared.patches(hidden)
+    codes = sae.encode_sparse(patches)
+    fires = (codes.neurons == neuron) & (codes.values > 0)
+    on_patches = np.zeros(len(patches), dtype=np.float32)
+    on_patches[codes.tokens[fires].cpu().numpy()] = codes.values[fires].cpu().numpy()
     return _Alone(on_patches, max(float(sae.encode(hidden[:1])[0, neuron]), 0.0) if lvlm.has_cls else 0.0)
 
 
