@@ -21,6 +21,7 @@ from explorer.errors import ExplorerError
 from explorer.images import load_image
 from explorer.records import NeuronSummary, Wanted
 from explorer.session import Session, View
+from explorer.session.machine import running
 from explorer.ui.heat import data_uri
 from explorer.ui.hub import MOST_ANSWERS, Hub
 
@@ -193,6 +194,22 @@ class Programs:
 
     # Inputs
 
+    def about(self) -> Json:
+        """What the page runs on, and how its model was opened.
+
+        Gives model (name and hash of the weights), block (of the vision tower, whose output the SAE reads),
+        neurons, pictures (how many the store has seen; null without a store), device, dtype (of the model's
+        weights) and quantized ("8bit", "4bit" or null: the language model's matrices).
+        """
+        session, store = self.session, self.session.store
+        return {
+            "model": session.lvlm.model_id,
+            "block": session.block,
+            "neurons": session.sae.n_neurons,
+            "pictures": None if store is None else store.manifest.n_images,
+            **running(session.lvlm, session.sae)._asdict(),
+        }
+
     def _view(self, picture: object) -> View:
         """The picture of a call. An uploaded file is removed once it is read."""
         if isinstance(picture, str):
@@ -327,6 +344,7 @@ def wire(hub: Hub) -> None:
     asking: tuple[Callable[..., Any], ...] = (programs.look, programs.caption, programs.why)
     for endpoint in asking:
         gr.api(endpoint, concurrency_limit=MODELS_TURNS, concurrency_id="programs")
-    reading = (programs.neuron, programs.exemplars, programs.find, programs.search, programs.browse)
+    reading: tuple[Callable[..., Any], ...] = (programs.neuron, programs.exemplars, programs.find)
+    reading += (programs.search, programs.browse, programs.about)
     for endpoint in reading:
         gr.api(endpoint, concurrency_limit=MOST_ANSWERS)

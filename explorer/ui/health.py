@@ -11,7 +11,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from explorer.session import Session
-from explorer.session.machine import Memory, device_of, memory
+from explorer.session.machine import Memory, Running, device_of, memory, running
 from explorer.ui.hub import AT_ONCE, Hub, html
 
 EVERY = 30
@@ -32,22 +32,21 @@ class Facts(NamedTuple):
     block: int
     neurons: int
     indexed: int | None
-    device: str
+    running: Running
     memory: Memory
     visitors: int | None = None
 
 
 def facts(session: Session, visitors: int | None = None) -> Facts:
     """The facts of this moment."""
-    device = device_of(session.sae)
     indexed = None if session.store is None else session.store.manifest.n_images
     return Facts(
         model=session.lvlm.model_id,
         block=session.block,
         neurons=session.sae.n_neurons,
         indexed=indexed,
-        device=device,
-        memory=memory(device),
+        running=running(session.lvlm, session.sae),
+        memory=memory(device_of(session.sae)),
         visitors=visitors,
     )
 
@@ -62,12 +61,13 @@ def drawn(now: Facts) -> str:
     name, _, weights = now.model.partition("@")
     used = now.memory.device_used if now.memory.device_used is not None else now.memory.process
     store = "no store" if now.indexed is None else f"{now.indexed:,} pictures"
-    brief = [name.rpartition("/")[2], f"{now.neurons:,} neurons", store, now.device, size(used)]
+    brief = [name.rpartition("/")[2], f"{now.neurons:,} neurons", store, now.running.words(), size(used)]
     rows = {
         "Model": f"{name}{f', weights {weights}' if weights else ''}",
         "SAE": f"{now.neurons:,} neurons at block {now.block} of the vision tower",
         "Store": "none" if now.indexed is None else f"{now.indexed:,} pictures indexed",
-        "Device": now.device,
+        "Device": now.running.device,
+        "Numbers": _numbers(now.running),
         "Memory": f"{size(now.memory.process)} of this process",
     }
     if now.memory.device_used is not None and now.memory.device_total is not None:
@@ -80,6 +80,14 @@ def drawn(now: Facts) -> str:
         f'<summary title="What the page runs on">{escape(" · ".join(brief))}</summary>'
         f"<dl>{details}</dl></details></header>"
     )
+
+
+def _numbers(now: Running) -> str:
+    """In what the model computes, in words."""
+    if now.quantized is None:
+        return now.dtype
+    bits = now.quantized.removesuffix("bit")
+    return f"{now.dtype}; the language model's matrices in {bits} bits"
 
 
 def draw(session: Session) -> Health:

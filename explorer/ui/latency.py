@@ -34,6 +34,7 @@ from explorer.ui.workspace.looking import Looking
 from explorer.ui.workspace.opening import Opening
 from explorer.ui.workspace.stage import photo_uri
 from explorer.ui.workspace.steering import Steering
+from explorer.vlm.loading import add_choice, choice_of
 from explorer.world import draw
 
 MOST_WORDS = 20
@@ -160,10 +161,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=_positive, default=ROUNDS, help=f"of each kind (default: {ROUNDS})")
     parser.add_argument("--seed", type=int, default=0, help="of the random clicks and moves (default: 0)")
     parser.add_argument("--workspace", action="store_true", help="measure the workspace only")
+    add_choice(parser.add_argument_group("the model, its SAE and their store"))
     args = parser.parse_args(argv)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        session = Session.open()
+        choice = choice_of(args)
+        if choice.embedded:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        session = Session.chosen(choice)
         print(report(measure(session, args.rounds, args.seed)), flush=True)
         if not args.workspace:
             print(report(gallery.measure(args.rounds)), flush=True)

@@ -17,7 +17,7 @@ import torch
 
 from explorer.errors import ModelError
 from explorer.vlm.base import LVLM
-from explorer.vlm.loading import Loading, Tell, silent
+from explorer.vlm.loading import Dtype, Loading, Tell, silent
 from explorer.vlm.loading_names import Place, check_config, folder_config, locate
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ def open_lvlm(
     if device is not None:
         how = replace(how, device=device)
     place = locate(model, how.revision)
-    how = replace(how.loading, revision=place.revision)
-    where = device_of(how)
-    if place.local:
-        check_config(place.name, folder_config(Path(place.name)), FAMILIES, how.trust_remote_code)
+    how, where = replace(how.loading, revision=place.revision), device_of(how)
     config, commit = _config(place, how)
     family = FAMILIES[config.model_type]
     chosen = dtype or (None if how.dtype is None else getattr(torch, how.dtype))
@@ -90,7 +87,9 @@ def _config(place: Place, how: Loading) -> tuple[PreTrainedConfig, str | None]:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a log is no place for bars
     name, settings = place.name, {"local_files_only": place.local}
-    if not place.local:
+    if place.local:
+        check_config(name, folder_config(Path(name)), FAMILIES, how.trust_remote_code)
+    else:
         settings["revision"] = how.revision
     revision = None if place.local else how.revision or "main"
     try:
@@ -100,6 +99,20 @@ def _config(place: Place, how: Loading) -> tuple[PreTrainedConfig, str | None]:
     except TROUBLE as error:
         raise cannot(name, "its config", error, revision) from error
     return config, None if place.local else getattr(config, "_commit_hash", None)
+
+
+def checkpoint_dtype(model: str | Path, loading: Loading | None = None) -> Dtype:
+    """The dtype in which a model is opened on a GPU unless another is asked for; read off its config.
+
+    Raises ModelError as `open_lvlm`.
+    """
+    from explorer.vlm.origin import Origin
+
+    how = loading or Loading()
+    place = locate(model, how.revision)
+    config, _ = _config(place, replace(how.loading, revision=place.revision))
+    kind = Origin(place.name, place.local, config, torch.device("meta")).kind()
+    return str(kind).removeprefix("torch.")  # type: ignore[return-value]
 
 
 def device_of(how: Loading) -> torch.device:

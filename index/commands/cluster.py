@@ -122,6 +122,7 @@ def _settled(args: argparse.Namespace) -> argparse.Namespace:
     import torch
 
     from explorer.errors import ExplorerError
+    from explorer.vlm.opening import checkpoint_dtype
 
     settled = copy(args)
     kind = "" if args.device == "auto" else args.device.partition(":")[0]
@@ -133,7 +134,10 @@ def _settled(args: argparse.Namespace) -> argparse.Namespace:
             f"--device {settled.device} does not go with {settled.gpus_per_actor:g} GPUs per actor; "
             "name another --gpus-per-actor, or leave --device out"
         )
-    settled.dtype = args.dtype or ("float32" if settled.device == "cpu" else "bfloat16")
+    if args.dtype is None:
+        model = args.model or common.ASSETS / "lvlm"
+        on_cpu = settled.device == "cpu"
+        settled.dtype = "float32" if on_cpu else checkpoint_dtype(model, common.choice_of(args))
     for name in ("model", "sae"):
         given = getattr(args, name)
         if given and Path(given).exists():

@@ -35,7 +35,9 @@ class Session(Stored):
     def __init__(self, store: Store | None) -> None:
         self.store = store
         self.sae = SimpleNamespace(n_neurons=NEURONS)
-        self.lvlm = SimpleNamespace(default_prompt="Describe the image.")
+        model = SimpleNamespace(device="cuda:0", dtype="torch.bfloat16", is_loaded_in_8bit=True)
+        self.lvlm = SimpleNamespace(default_prompt="Describe the image.", model_id="a@b", model=model)
+        self.block = 7
         self.asked: list[tuple[str | None, Sequence[Edit], dict[str, Any]]] = []
 
     def look(self, image: object) -> View:
@@ -83,7 +85,7 @@ def client(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_every_endpoint_is_named_typed_and_documented(client: Client) -> None:
     found = client.view_api(return_format="dict", print_info=False)
-    names = ["/look", "/caption", "/why", "/neuron", "/exemplars", "/find", "/search", "/browse"]
+    names = ["/look", "/caption", "/why", "/neuron", "/exemplars", "/find", "/search", "/browse", "/about"]
     assert list(found["named_endpoints"]) == names and not found["unnamed_endpoints"]
     for name, described in found["named_endpoints"].items():
         method = getattr(api.Programs, name[1:])
@@ -140,6 +142,15 @@ def test_the_neurons_of_a_patch(programs: api.Programs) -> None:
 
 
 def test_what_the_store_knows_is_json(client: Client, session: Session) -> None:
+    assert client.predict(api_name="/about") == {
+        "model": "a@b",
+        "block": 7,
+        "neurons": NEURONS,
+        "pictures": session.store.manifest.n_images,
+        "device": "cuda:0",
+        "dtype": "bfloat16",
+        "quantized": "8bit",
+    }
     told = client.predict(3, api_name="/neuron")
     known = session.summary(3)
     assert told["neuron"] == 3 and told["label"] == known.label

@@ -20,13 +20,13 @@ from explorer.errors import EditError, ModelError
 from explorer.sae import SAE
 from explorer.sae.model import ActivationRule
 from explorer.session import anyway
-from explorer.session.machine import Memory, device_of, memory
+from explorer.session.machine import Memory, Running, device_of, memory, running
 from explorer.store.manifest import UPGRADABLE
 from explorer.ui import gate, health, notices, serving
 from explorer.ui.hub import Rules
 from explorer.ui.plain import NO_MEMORY, WRONG, guard, plainly
 from explorer.ui.visit import Turn, Visit
-from explorer.vlm import Choice, open_lvlm
+from explorer.vlm import Choice, Loading, open_lvlm
 from tests.ui.fake_session import FakeSession, make_view
 
 # Messages
@@ -180,14 +180,29 @@ def test_a_session_opens_whatever_the_store_is(set_of_files: tuple[Path, Path], 
 
 
 def test_the_line_tells_what_the_page_runs_on() -> None:
-    facts = health.Facts("folder/<lvlm>@abc", 4, 65536, 4000, "cuda:0", Memory(3 << 30, 5 << 30, 80 << 30), 2)
+    facts = health.Facts(
+        "folder/<lvlm>@abc",
+        4,
+        65536,
+        4000,
+        Running("cuda:0", "bfloat16", "4bit"),
+        Memory(3 << 30, 5 << 30, 80 << 30),
+        2,
+    )
     shown = health.drawn(facts)
-    assert "&lt;lvlm&gt; · 65,536 neurons · 4,000 pictures · cuda:0 · 5.0 GiB" in shown
+    assert "&lt;lvlm&gt; · 65,536 neurons · 4,000 pictures · cuda:0, bfloat16, 4bit · 5.0 GiB" in shown
     assert (
         "3.0 GiB of this process, 5.0 GiB of 80.0 GiB on the device" in shown and "2 at the moment" in shown
     )
-    bare = health.drawn(facts._replace(indexed=None, device="cpu", memory=Memory(300 << 20), visitors=None))
-    assert "no store · cpu · 300 MiB" in bare and "Visitors" not in bare and "on the device" not in bare
+    assert "bfloat16; the language model&#x27;s matrices in 4 bits" in shown
+    bare = health.drawn(
+        facts._replace(
+            indexed=None, running=Running("cpu", "float32"), memory=Memory(300 << 20), visitors=None
+        )
+    )
+    assert (
+        "no store · cpu, float32 · 300 MiB" in bare and "Visitors" not in bare and "on the device" not in bare
+    )
 
 
 def test_the_memory_of_this_process_is_told() -> None:
@@ -196,6 +211,20 @@ def test_the_memory_of_this_process_is_told() -> None:
     rule = ActivationRule("topk", k=1)
     eye = torch.eye(4)
     assert device_of(SAE(eye, torch.zeros(4), eye, torch.zeros(4), rule)) == "cpu"
+
+
+def test_how_an_opened_model_runs_is_told(set_of_files: tuple[Path, Path]) -> None:
+    opened = open_lvlm(set_of_files[0], loading=Loading(dtype="bfloat16"))
+    sae = SAE.load(set_of_files[1])
+    assert running(opened, sae) == Running("cpu", "bfloat16")
+    model = SimpleNamespace(
+        device="cuda:0",
+        dtype=torch.float16,
+        is_loaded_in_4bit=True,
+        hf_device_map={"a": 0, "b": 0, "c": 1, "d": 2},
+    )
+    assert running(SimpleNamespace(model=model), sae).words() == "cuda:0 and 2 more, float16, 4bit"  # type: ignore[arg-type]
+    assert running(SimpleNamespace(), sae).words() == "cpu, float32"  # type: ignore[arg-type]
 
 
 # Uploads and leaving

@@ -19,6 +19,7 @@ from explorer.ui.neuron.pages import Page, Pages
 from explorer.ui.neuron.sheet import loudest
 from explorer.ui.timing import Timing, report
 from explorer.ui.workspace.looking import Looking
+from explorer.vlm.loading import add_choice, choice_of
 
 AIM = 300.0
 """Milliseconds in which a page should be drawn."""
@@ -74,9 +75,9 @@ def main() -> None:
     """Measure on the embedded set and print a line for each."""
     parser = argparse.ArgumentParser(description="Time to draw a neuron's page, and its size.")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--store", help="store folder (default: the embedded one)")
+    add_choice(parser.add_argument_group("the model, its SAE and their store"))
     asked = parser.parse_args()
-    session = Session.open(store=asked.store)
+    session = Session.chosen(choice_of(asked))
     print(report(measure(session, asked.rounds)))
     p50, p95 = np.percentile(sizes(session, asked.rounds), [50, 95])
     print(f"{'HTML of a page':<52} p50 {p50 / 1000:7.0f} kB  p95 {p95 / 1000:7.0f} kB")
