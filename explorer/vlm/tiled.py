@@ -86,16 +86,24 @@ class Tiled(Adapter):
 
     def _preprocessing(self) -> str:
         """How pictures of the fixed form are made, in words."""
-        blank = self._cut(Image.new("RGB", (64, 64)), True).pixels
+        blank = self.preprocess(Image.new("RGB", (64, 64), "gray"), fixed=True).pixel_values
         name = type(self.processor.image_processor).__name__
         return f"squash to {blank.shape[-1]} x {blank.shape[-2]}, no further tiles; {name}"
 
     def preprocess(self, image: Image.Image, fixed: bool = False) -> Prepared:
-        """Pixel values [1, T, 3, S, S] and grids of an upright RGB picture; fixed: of the squashed view."""
+        """Pixel values [1, T, 3, S, S] and grids of an upright RGB picture; fixed: of the squashed view.
+
+        Raises ModelError for tiles that do not fit the model.
+        """
         cut = self._cut(image, fixed)
         tiles, length = 1 + len(cut.boxes), cut.pixels.shape[-1]
         assert cut.pixels.shape[1] == tiles, f"{cut.pixels.shape[1]} tiles, expected {tiles}"
         side = length // self._patch
+        if side % self._merged:
+            raise ModelError(
+                f"{self.model_id} makes one feature of {self._merged} x {self._merged} patches, but the "
+                f"tiles of its image processor have {side} x {side}: take the one that came with it"
+            )
         seen, per, whole = side * self._patch / length, side**2 + self.has_cls, self.whole % tiles
 
         def grid(box: Box) -> Grid:

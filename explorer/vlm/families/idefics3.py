@@ -83,7 +83,9 @@ def open_model(origin: Origin) -> Idefics3:
     smol = origin.config.model_type == "smolvlm"
     processor = origin.processor(Idefics3Processor)
     model = origin.model(SmolVLMForConditionalGeneration if smol else Idefics3ForConditionalGeneration)
-    processor.image_seq_len = model.model.image_seq_len
+    seen = model.config.vision_config
+    side = processor.image_processor.max_image_size["longest_edge"] // seen.patch_size
+    processor.image_seq_len = (side // model.config.scale_factor) ** 2  # what the tower makes of such a tile
     if not processor.chat_template:
         processor.chat_template = template_of(processor)
     return Idefics3(model, processor, origin.identity())

@@ -14,6 +14,7 @@ from transformers.image_processing_utils import get_patch_output_size, select_be
 from transformers.image_utils import ChannelDimension
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
+from explorer.errors import ModelError
 from explorer.records import Box
 from explorer.vlm.base import Prepared
 from explorer.vlm.families.llava import completed
@@ -50,14 +51,18 @@ class LlavaNext(Tiled):
 
     def _cut(self, image: Image.Image, fixed: bool) -> Cut:
         """The squashed view, then the tiles row by row."""
-        processor = self.processor.image_processor
-        if fixed:
-            alone = [[self._length, self._length]]
-            found = processor(images=[image], image_grid_pinpoints=alone, return_tensors="pt")
-            return Cut(found["pixel_values"][:, :1])
-        found = processor(images=[image], return_tensors="pt")
-        boxes = self._boxes(*image.size)
-        return Cut(found["pixel_values"], boxes, {"image_sizes": found["image_sizes"]})
+        processor, length = self.processor.image_processor, self._length
+        boxes, only = [], {"image_grid_pinpoints": [[length, length]]}
+        if not fixed:
+            boxes, only = self._boxes(*image.size), {}
+        found = processor(images=[image], return_tensors="pt", **only)
+        pixels = found["pixel_values"][:, :1] if fixed else found["pixel_values"]
+        if pixels.shape[-1] != length:
+            raise ModelError(
+                f"{self.model_id} reads tiles of {length} x {length} pixels, but its image processor makes "
+                f"them {pixels.shape[-1]} x {pixels.shape[-2]}: take the one that came with it"
+            )
+        return Cut(pixels, boxes, {} if fixed else {"image_sizes": found["image_sizes"]})
 
     def _boxes(self, width: int, height: int) -> list[Box]:
         """Where the tiles of a picture of natural size lie, the margin around it included."""

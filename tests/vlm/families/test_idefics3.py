@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
+from explorer.errors import ModelError
 from explorer.vlm import open_lvlm
 from explorer.vlm.adapter import Question
 from explorer.vlm.families.idefics3 import Idefics3, template_of
@@ -214,7 +215,7 @@ def test_a_folder_opens_and_answers_the_same(name: str, tmp_path: Path) -> None:
     lvlm.processor.tokenizer.save_pretrained(tmp_path)
     lvlm.processor.image_processor.save_pretrained(tmp_path)
     kind = "SmolVLMProcessor" if name == "second" else "Idefics3Processor"
-    settings = {"processor_class": kind, "image_seq_len": lvlm.processor.image_seq_len}
+    settings = {"processor_class": kind, "image_seq_len": 169}  # as some have it, wrongly
     (tmp_path / "processor_config.json").write_text(json.dumps(settings))
     opened = open_lvlm(tmp_path)
     assert opened.family == ("smolvlm" if name == "second" else "idefics3")
@@ -225,3 +226,23 @@ def test_a_folder_opens_and_answers_the_same(name: str, tmp_path: Path) -> None:
     prepared = opened.preprocess(image)
     ready = opened.features(opened.tower(prepared.pixel_values, 1, prepared)[0], 1, prepared)
     assert opened.generate(ready, PROMPT, 6, prepared) == plain
+
+
+def test_without_splitting_a_picture_is_seen_once() -> None:
+    """As people set it who want short prompts."""
+    lvlm = made("idefics3/large").lvlm
+    processor = Idefics3Processor(images(28, 2), lvlm.processor.tokenizer, 4)
+    processor.image_processor.do_image_splitting = False
+    processor.chat_template = lvlm.processor.chat_template
+    once, image = Idefics3(lvlm.model, processor, "once"), picture(6, (150, 70))
+    prepared = once.preprocess(image)
+    assert not prepared.scales and prepared.alike(once.preprocess(picture(1), fixed=True))
+    ready = once.features(once.tower(prepared.pixel_values, 2, prepared)[0], 2, prepared)
+    assert once.generate(ready, PROMPT, 6, prepared) == once.answer_plain(image, PROMPT, 6)
+
+
+def test_the_image_processor_of_another_model_is_refused() -> None:
+    lvlm = made("idefics3/large").lvlm
+    other = Idefics3Processor(images(35, 2), lvlm.processor.tokenizer, 4)
+    with pytest.raises(ModelError, match=r"2 x 2 patches, but the tiles .* have 5 x 5"):
+        Idefics3(lvlm.model, other, "other")

@@ -216,3 +216,23 @@ def test_the_margin_of_a_tile_is_no_part_of_the_picture() -> None:
     assert outside
     for box in outside:
         assert prepared.grid.patch_at((box.left + box.right) / 2, (box.top + box.bottom) / 2) is None
+
+
+def test_a_line_of_a_picture_has_no_tiles_to_read(large: LlavaNext) -> None:
+    """2000 x 2: the text is given the squashed view alone."""
+    prepared = large.preprocess(Image.new("RGB", (2000, 2)))
+    tiles = torch.zeros(1, 1 + len(prepared.scales), 576, 3)
+    packed, _ = large._core.pack_image_features(
+        list(tiles), prepared.inputs["image_sizes"], "default", torch.zeros(3)
+    )
+    assert packed[0].shape == (576, 3)
+    laid = large._over_patches(torch.ones(2, 576), prepared)
+    assert laid.shape == (2, 576) and float(laid.min()) == float(laid.max()) == 1
+    assert large.preprocess(Image.new("RGB", (1, 3000)), fixed=True).tokens == 577
+
+
+def test_the_image_processor_of_another_model_is_refused() -> None:
+    lvlm = made("llava_next/vicuna").lvlm
+    other = LlavaNextProcessor(images(48, [[48, 96]]), lvlm.processor.tokenizer, 8, "default")
+    with pytest.raises(ModelError, match=r"reads tiles of 32 x 32 pixels, .* makes them 48 x 48"):
+        LlavaNext(lvlm.model, other, "other")
