@@ -28,6 +28,7 @@ HINTS = (
     "top_k",
     "normalization",
     "running_threshold",
+    "threshold",
     "delta",
     "cls",
     "nb_concepts",
@@ -205,7 +206,7 @@ def _rule(
     asked = hints.get("cls")
     if asked is not None and asked not in CLASSES:
         raise SAEError(f"the hint cls is {asked!r:.80}; expected one of {', '.join(CLASSES)}")
-    threshold = _number(hints, "running_threshold")
+    threshold = _number(hints, "running_threshold" if "running_threshold" in hints else "threshold")
     name = _class(known, hints, threshold)
     if asked is not None and str(asked).removeprefix("RA") != name:
         raise SAEError(f"the hint cls is {asked}, but the tensors and hints are those of {name}")
@@ -221,7 +222,7 @@ def _rule(
 
 def _class(known: Mapping[str, Tensor], hints: Mapping[str, object], threshold: float | None) -> str:
     if "thresholds" in known:
-        for name in ("top_k", "running_threshold"):
+        for name in ("top_k", "running_threshold", "threshold"):
             if name in hints:
                 raise SAEError(f"the hint {name} does not fit: it is a JumpSAE, which has its own thresholds")
         return "JumpSAE"
@@ -251,6 +252,8 @@ def _check_hints(hints: Mapping[str, object], kind: str, scale: float) -> None:
 
 def _number(hints: Mapping[str, object], name: str) -> float | None:
     value = hints.get(name)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
         raise SAEError(f"the hint {name} is {value!r:.80}; expected a number of 0 or more")
     return None if value is None else float(value)

@@ -104,10 +104,15 @@ def test_batch_top_k_keeps_what_reaches_the_threshold(tmp_path: Path) -> None:
     x = torch.randn(30, WIDTH)
     codes = torch.relu(plain(tensors, x))
     z = codes * (codes >= 0.5)
-    hints = {"running_threshold": 0.5, "top_k": 192, "cls": "BatchTopKSAE", **L2}
-    sae = load_sae(saved(tmp_path / "a.pt", tensors), hints)
-    assert (sae.encode(x)[:, 0] == 0.5).all()
-    assert agrees(sae, x, z, z @ unit(tensors["dictionary._weights"]))
+    path = saved(tmp_path / "a.pt", tensors)
+    for hints in (
+        {"running_threshold": 0.5, "top_k": 192, "cls": "BatchTopKSAE"},
+        {"running_threshold": torch.tensor(0.5)},
+        {"threshold": 0.5},
+    ):
+        sae = load_sae(path, {**hints, **L2})
+        assert (sae.encode(x)[:, 0] == 0.5).all()
+        assert agrees(sae, x, z, z @ unit(tensors["dictionary._weights"]))
 
 
 def test_jump_stores_logarithms_and_some_neurons_may_never_fire(tmp_path: Path) -> None:
