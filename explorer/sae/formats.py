@@ -127,5 +127,5 @@ def _loader(found: Found, asked: object) -> Loader:
     )
     raise SAEError(
         f"{found.weights} is of no known format: found the tensors {found.listing()}; "
-        f"configuration: {config}; known formats: {known}"
+        f"configuration: {config}; known formats: {known} (name the right one with the hint format)"
     )
