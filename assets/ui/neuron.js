@@ -1,4 +1,4 @@
-// A neuron's page: buttons, forms, the link, drafts of notes, and where the list stood.
+// A neuron's page: buttons, forms, the link, drafts of notes, the way back, and where the list stood.
 // Buttons trigger the event in data-do, as in buttons.js.
 element.addEventListener('click', (event) => {
   const found = event.target.closest('[data-do]');
@@ -72,6 +72,7 @@ function moved(now) {
   if (now === neuron) return;
   const opening = neuron === null;
   neuron = now;
+  remember(now);
   if (now !== null) {
     const title = element.querySelector('.title-row h2');
     if (!opening && element.contains(document.activeElement)) return;
@@ -90,6 +91,45 @@ document.addEventListener('click', (event) => {
   const button = opener.matches('button') ? opener : opener.closest('li')?.querySelector('button[data-do=page]');
   place = { top: window.scrollY, opener: button ?? null };
 }, true);
+
+// The browser's Back and Forward: each neuron opened or left is a step, which knows the tab that it was asked on.
+let front = 'workspace'; // this script begins when the gallery's tab is first in front, so a click before was there
+document.addEventListener('click', () => {
+  front = document.querySelector('#tabs [role=tab][aria-selected=true]')?.dataset.tabId ?? front;
+}, true);
+let going = null; // the step that the browser went to and that is not drawn yet
+function arrive({ neuron: wanted, tab }) {
+  if (wanted === null) document.querySelector(`#tabs [role=tab][data-tab-id="${tab}"]`)?.click();
+}
+function remember(now) {
+  const step = going;
+  going = null;
+  if (step?.neuron === now) {
+    arrive(step);
+    return;
+  }
+  if ((history.state?.neuron ?? null) === now) return;
+  if (now !== null && new URLSearchParams(location.search).get('neuron') === now) {
+    history.replaceState({ neuron: now }, '');
+    return;
+  }
+  history.replaceState({ ...history.state, tab: front }, '');
+  history.pushState({ neuron: now, tab: 'gallery' }, '', now === null ? location.pathname : `?neuron=${now}`);
+}
+if (element.closest('#neuron-head')) {
+  window.addEventListener('popstate', ({ state }) => {
+    if (!element.isConnected) return;
+    const step = { neuron: state?.neuron ?? null, tab: state?.tab };
+    going = null;
+    if (step.neuron === neuron) {
+      arrive(step);
+      return;
+    }
+    going = step;
+    if (step.neuron === null) trigger('leave');
+    else trigger('page', { neuron: Number(step.neuron) });
+  });
+}
 
 // The link to this page: copied, or shown to be copied by hand where the browser forbids it.
 async function share(query) {

@@ -153,6 +153,39 @@ def test_links_lead_to_a_page_or_to_the_gallery(visit: Visit, shoot: Shoot) -> N
     expect(nowhere.locator("#neuron-page")).to_be_hidden()
 
 
+def test_back_and_forward_lead_through_the_pages(visit: Visit) -> None:
+    """As the browser's buttons do everywhere: from where one came, and to the tab that was in front."""
+    page = visit()
+    first = open_first_card(page)
+    assert page.url.endswith(f"?neuron={first}")
+    ways = page.locator("#neuron-head .ways")
+    page.get_by_role("button", name="Next neuron").click()
+    second = str(int(first) + 1)
+    expect(ways).to_have_attribute("data-neuron", second)
+    page.go_back()
+    expect(ways).to_have_attribute("data-neuron", first)
+    page.go_back()
+    expect(page.get_by_role("tab", name="Workspace")).to_have_attribute("aria-selected", "true")
+    expect(ways).to_have_count(0)
+    assert "neuron" not in page.url
+    for neuron in (first, second):
+        page.go_forward()
+        expect(page.get_by_role("tab", name="Gallery")).to_have_attribute("aria-selected", "true")
+        expect(ways).to_have_attribute("data-neuron", neuron)
+    page.get_by_role("button", name="Back to the gallery").click()
+    expect(page.locator("#gallery-list")).to_be_visible()
+    assert "neuron" not in page.url
+    page.go_back()
+    expect(ways).to_have_attribute("data-neuron", second)
+    linked = page.context.new_page()
+    linked.goto(page.url)
+    expect(linked.locator("#neuron-head .ways")).to_have_attribute("data-neuron", second)
+    linked.get_by_role("button", name="Previous neuron").click()
+    expect(linked.locator("#neuron-head .ways")).to_have_attribute("data-neuron", first)
+    linked.go_back()
+    expect(linked.locator("#neuron-head .ways")).to_have_attribute("data-neuron", second)
+
+
 def test_the_gallery_is_as_one_left_it(visit: Visit) -> None:
     page = visit()
     page.get_by_role("tab", name="Gallery").click()
