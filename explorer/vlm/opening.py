@@ -108,11 +108,15 @@ def checkpoint_dtype(model: str | Path, loading: Loading | None = None) -> Dtype
     """
     from explorer.vlm.origin import Origin
 
+    kind = Origin(str(model), False, config_of(model, loading), torch.device("meta")).kind()
+    return str(kind).removeprefix("torch.")  # type: ignore[return-value]
+
+
+def config_of(model: str | Path, loading: Loading | None = None) -> PreTrainedConfig:
+    """The config of a model that can be opened. Raises ModelError as `open_lvlm`."""
     how = loading or Loading()
     place = locate(model, how.revision)
-    config, _ = _config(place, replace(how.loading, revision=place.revision))
-    kind = Origin(place.name, place.local, config, torch.device("meta")).kind()
-    return str(kind).removeprefix("torch.")  # type: ignore[return-value]
+    return _config(place, replace(how.loading, revision=place.revision))[0]
 
 
 def device_of(how: Loading) -> torch.device:

@@ -7,6 +7,7 @@ network; a hub name may download. Knows transformers' loading and nothing of tow
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,6 +183,7 @@ def _quantisation(bare: PreTrainedModel, bits: str, dtype: torch.dtype) -> BitsA
             f"--quantize {bits} needs the package bitsandbytes, which is not installed; install it with: "
             "pip install bitsandbytes"
         )
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 8 bits would speak up at every matrix
     kept = [part.name for part in parts_of(bare) if part.role != "layer"]
     if bits == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
