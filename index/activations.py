@@ -74,7 +74,7 @@ class Encoder:
         on_patches = codes if not self.include_cls else _only_patches(codes, n_tokens, n_patches)
         fvu = unexplained(self.sae, patches, on_patches)
         codes = _firing(codes)
-        sketches = (patches - self.sae.b_dec) @ self._sketch
+        sketches = (self.sae.scaling.apply(patches)[0] - self.sae.b_dec) @ self._sketch
         return EncodedChunk(
             items,
             skipped,

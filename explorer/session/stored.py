@@ -26,6 +26,7 @@ from explorer.records import (
     Wanted,
     Word,
 )
+from explorer.sae import SAE
 from explorer.session.view import View
 from explorer.steer import RangeEdit, fitted_range
 from explorer.store import Store, concept_key
@@ -40,6 +41,7 @@ class Stored:
     """The part of a session that reads its store. Every method raises StoreError when there is none."""
 
     lvlm: LVLM
+    sae: SAE
     store: Store | None
 
     def exemplars(self, neuron: int) -> list[Exemplar]:
@@ -136,7 +138,7 @@ class Stored:
 
     def by_picture(self, view: View, k: int = 20) -> list[Activation]:
         """The neurons whose exemplars look most like the whole picture, with the cosine, nearest first."""
-        return self._stored().by_picture(view.patches.mean(0).numpy(), k)
+        return self._stored().by_picture(self._as_read(view).mean(0), k)
 
     def by_patches(self, view: View, patches: np.ndarray, k: int = 20) -> list[Activation]:
         """The neurons whose exemplars look most like some patches of the picture, nearest first.
@@ -149,8 +151,11 @@ class Stored:
                 f"mark some patches in a ({view.grid.rows}, {view.grid.cols}) boolean mask, "
                 f"not {int(chosen.sum())} in one of {chosen.dtype} and shape {chosen.shape}"
             )
-        vectors = view.patches.numpy()[chosen.ravel()]
-        return self._stored().by_patch(vectors.mean(0), k)
+        return self._stored().by_patch(self._as_read(view)[chosen.ravel()].mean(0), k)
+
+    def _as_read(self, view: View) -> np.ndarray:
+        """The patches [T, d] in the scale in which the SAE reads them, and the store compares them."""
+        return self.sae.scaling.apply(view.patches)[0].numpy()
 
     def fitted_range(
         self,

@@ -36,8 +36,8 @@ class EncodedChunk(NamedTuple):
 
     items: the b images; skipped: the others; fvu [b] float32: share of each image's variance that the SAE
     leaves unexplained; embeddings [b, d] float32: mean patch vectors; sketches [b, T, s] float32: patch
-    vectors without the SAE's b_dec, projected; patches: patch vectors [T, d] of the sampled images whose
-    patches have ground truth, by place.
+    vectors in the SAE's scale without its b_dec, projected; patches: patch vectors [T, d] of the sampled
+    images whose patches have ground truth, by place.
     """
 
     items: list[Item]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,3 +106,23 @@ def test_in_a_model(
     hooked = Hooked(session.lvlm, sae, session.block, 4).changed(view.hidden[None], edits)[0]
     torch.testing.assert_close(hooked, session.steered(view, edits).hidden, atol=1e-4, rtol=1e-4)
     assert not torch.equal(hooked, view.hidden)
+
+
+@pytest.mark.parametrize("scaling", (Scaling(), *SCALINGS))
+def test_searches_by_patches_compare_them_as_the_sae_reads_them(
+    session_of: Callable[[ActivationRule, Scaling], Session], scaling: Scaling
+) -> None:
+    session, asked = session_of(RULES[0], scaling), []
+    view = session.look(picture())
+    session.store = SimpleNamespace(
+        by_patch=lambda vector, k: asked.append(vector), by_picture=lambda vector, k: asked.append(vector)
+    )
+    mask = np.zeros((view.grid.rows, view.grid.cols), dtype=bool)
+    mask[1, :2] = True
+    session.by_patches(view, mask)
+    session.by_picture(view)
+    read = scaling.apply(view.patches)[0].numpy()
+    assert np.allclose(asked[0], read[mask.ravel()].mean(0), atol=1e-6)
+    assert np.allclose(asked[1], read.mean(0), atol=1e-6)
+    if scaling:
+        assert not np.allclose(asked[1], view.patches.numpy().mean(0), atol=1e-2)

@@ -43,6 +43,7 @@ def test_it_takes_what_fires_and_judges_the_whole(
     dense[found.codes.image, found.codes.token, found.codes.neuron] = found.codes.value
     assert np.allclose(dense, z.clamp_min(0), atol=1e-5)
     assert len(found.codes.value) == int((z > 0).sum())
+    assert np.allclose(found.sketches, scaling.apply(hidden[:, 1:])[0] - weights[3], atol=1e-5)
     for picture, share in zip(hidden[:, 1:], found.fvu, strict=True):
         error, spread = (picture - sae(picture)).square().sum(), (picture - picture.mean(0)).square().sum()
         assert share == pytest.approx(float(error / spread), rel=1e-3)
