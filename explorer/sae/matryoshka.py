@@ -18,8 +18,9 @@ from torch.nn.functional import embedding_bag
 
 from explorer.sae.team import ALONE, Team
 
-ROWS = 512
-"""Vectors whose pre-activations exist densely at once."""
+ROWS, PAIRS = 512, 2048
+"""Vectors whose pre-activations exist densely at once, and pairs that are multiplied at once: what a
+processor's cache holds. A GPU takes more."""
 
 
 class Selection(NamedTuple):
@@ -197,8 +198,9 @@ def _entries_above(
     if bf16:
         half_x, half_encoder, half_b = x.bfloat16(), encoder.T.bfloat16(), b_enc.bfloat16()
     parts = []
-    for start in range(0, len(x), ROWS):
-        part = slice(start, start + ROWS)
+    together = ROWS if x.device.type == "cpu" else 8 * ROWS
+    for start in range(0, len(x), together):
+        part = slice(start, start + together)
         if bf16:
             near = torch.addmm(half_b, half_x[part], half_encoder) > low * 0.97
             row, neuron = near.nonzero(as_tuple=True)
@@ -214,8 +216,9 @@ def _entries_above(
     return rows, neurons, values
 
 
-def _dots(a: Tensor, b: Tensor, i: Tensor, j: Tensor, chunk: int = 2048) -> Tensor:
+def _dots(a: Tensor, b: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """The inner products [n] of rows i [n] of a with rows j [n] of b, in pieces that stay in the cache."""
+    chunk = PAIRS if a.device.type == "cpu" else 16 * PAIRS
     pairs = zip(i.split(chunk), j.split(chunk), strict=True)
     return torch.cat([torch.linalg.vecdot(a[some], b[other]) for some, other in pairs])
 

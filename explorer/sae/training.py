@@ -31,11 +31,7 @@ CHECKPOINT_VERSION = 1
 
 
 class Halted(Exception):
-    """The training was asked to stop and has saved its progress. steps: how many are done."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(f"stopped after {steps} steps")
-        self.steps = steps
+    """The training was asked to stop; what `batches_taken` tells of its checkpoint is saved."""
 
 
 class StepReport(NamedTuple):
@@ -271,8 +267,9 @@ def train(
     The stream gives the batches for the norm first, then one per step. With `resume_from` it must
     go on where the interrupted one stopped, at batch number `batches_taken(resume_from)`: then the
     result is the same as without the interruption. A checkpoint is written every `checkpoint_every`
-    steps and at the end, by the first process. measure: called after every `measure_every` steps (0: never),
-    not after the last. stop: whether to save now and raise Halted, asked after each step.
+    steps, before each measurement and at the end, by the first process. measure: called after every
+    `measure_every` steps (0: never), not after the last; again at once where a run is resumed there. stop:
+    whether to save now and raise Halted, asked after each step.
     Raises SAEError when the stream ends early or its batches do not fit.
     """
     start = time.perf_counter()
@@ -284,19 +281,22 @@ def train(
         stream = chain([first], stream)
     else:
         trainer = Trainer.resume(config, resume_from, device, team)
-    report = None
+    report, measure = None, measure if measure_every else None
+    if measure is not None and _between(trainer, measure_every):
+        measure(trainer)
     while trainer.steps_done < config.steps:
         report = trainer.step(next(stream) / trainer.norm_factor)
         if on_step is not None:
             on_step(report)
         done = trainer.steps_done
         halting = done < config.steps and _any(team, stop(), trainer.b_dec.device)
-        due = halting or done % checkpoint_every == 0 or done == config.steps
+        measuring = measure is not None and _between(trainer, measure_every)
+        due = halting or measuring or done % checkpoint_every == 0 or done == config.steps
         if checkpoint is not None and due and team.rank == 0:
             trainer.save(checkpoint)
         if halting:
-            raise Halted(done)
-        if measure is not None and measure_every and done % measure_every == 0 and done < config.steps:
+            raise Halted
+        if measuring:
             measure(trainer)
     metrics = TrainMetrics(
         steps=trainer.steps_done,
@@ -306,6 +306,11 @@ def train(
         last=report,
     )
     return TrainResult(trainer.sae().eval().requires_grad_(False), metrics)
+
+
+def _between(trainer: Trainer, every: int) -> bool:
+    """Whether so many steps lie behind, once more or for the first time, and others ahead."""
+    return 0 < trainer.steps_done < trainer.config.steps and trainer.steps_done % every == 0
 
 
 def _any(team: Team, mine: bool, device: torch.device) -> bool:

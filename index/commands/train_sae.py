@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,6 +167,7 @@ def run(args: argparse.Namespace) -> int:
     placed = join(None if args.device == "auto" else args.device)
     main = placed.team.rank == 0
     lvlm = _model(args, placed.device)
+    plan = replace(plan, dtype=str(lvlm.model.dtype).removeprefix("torch."))
     requests = StopRequests()
     with tqdm(
         total=args.steps, unit="step", file=sys.stderr, disable=args.quiet or not main, dynamic_ncols=True
@@ -178,12 +180,12 @@ def run(args: argparse.Namespace) -> int:
         try:
             with requests:
                 outcome = train(plan, lvlm, placed, lambda report: show(bar, report), requests.asked, tell)
-        except Halted as halted:
+        except Halted:
             bar.close()
             if main:
                 print(
-                    f"stopped after {halted.steps:,} steps; the progress is saved. Run the same command with "
-                    "--resume to go on",
+                    f"stopped; {saved_steps(plan):,} of {args.steps:,} steps are saved. Run the same command "
+                    "with --resume to go on",
                     file=sys.stderr,
                 )
             return 128 + (requests.signal or signal.SIGTERM)
@@ -191,6 +193,15 @@ def run(args: argparse.Namespace) -> int:
         outcome.sae.save(args.out, half=args.half)
         print(describe(outcome, args))
     return 0
+
+
+def saved_steps(plan: Plan) -> int:
+    """How many steps the checkpoint holds; 0 where there is none yet."""
+    from explorer.sae.training import batches_taken
+
+    if not plan.checkpoint.is_file():
+        return 0
+    return max(0, batches_taken(plan.checkpoint) - plan.config.norm_batches)
 
 
 def plan_of(args: argparse.Namespace) -> Plan:

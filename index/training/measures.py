@@ -5,7 +5,7 @@ Knows streams and captions; nothing of how the SAE was made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -57,7 +57,8 @@ class Exam(NamedTuple):
     """How to measure.
 
     pictures: those that are held out; captions: how many of them the model is asked about (0: none);
-    max_new_tokens: how long it may answer; stream, skipped, team: as for the training.
+    max_new_tokens: how long it may answer; stream, skipped, team: as for the training; check: called between
+    pictures, and may raise.
     """
 
     eye: Eye
@@ -67,6 +68,7 @@ class Exam(NamedTuple):
     skipped: Skipped
     max_new_tokens: int = 64
     team: Team = ALONE
+    check: Callable[[], None] = lambda: None
 
     def take(self, sae: SAE) -> Measures:
         """Measure an SAE of this site. Every process of the team must call it."""
@@ -75,6 +77,7 @@ class Exam(NamedTuple):
         with closing(once(self.eye, self.pictures, self.stream, share, self.skipped)) as arriving:
             for vectors in arriving:
                 tally.add(vectors)
+                self.check()
         quality = tally.quality(self.team)
         kept = None
         if self.captions:
@@ -86,6 +89,7 @@ class Exam(NamedTuple):
         """The pictures to ask about that can be read, evenly spread over all."""
         count = min(self.captions, len(self.pictures))
         for i in range(share.rank, count, share.size):
+            self.check()
             try:
                 yield self.pictures.image(i * len(self.pictures) // count)
             except ImageError:

@@ -39,7 +39,8 @@ def join(device: str | None) -> Placed:
     from accelerate import PartialState
 
     state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
-    return Placed(Processes(state.process_index, state.num_processes), str(state.device))
+    own = "cpu" if state.device.type == "cpu" else str(state.device)
+    return Placed(Processes(state.process_index, state.num_processes), own)
 
 
 class Processes(Team):

@@ -71,6 +71,12 @@ class Record:
         kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= steps]
         self._write(self.metrics, "".join(f"{line}\n" for line in kept))
 
+    def has(self, steps: int) -> bool:
+        """Whether figures were measured after so many steps."""
+        if not self.metrics.is_file():
+            return False
+        return any(_step_of(line) == steps for line in self.metrics.read_text().splitlines())
+
     def log(self, figures: dict[str, Any]) -> None:
         """Add a line of figures, with their "step". Raises SAEError when it cannot be written."""
         if not self._main:

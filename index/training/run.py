@@ -18,7 +18,7 @@ from explorer.errors import SAEError
 from explorer.sae import SAE
 from explorer.sae.config import TrainConfig
 from explorer.sae.team import Team
-from explorer.sae.training import StepReport, Trainer, TrainMetrics, batches_taken, train
+from explorer.sae.training import Halted, StepReport, Trainer, TrainMetrics, batches_taken, train
 from explorer.store.writer import SkippedRow
 from explorer.vlm.base import LVLM
 from index.training.measures import Exam, Measures
@@ -36,7 +36,8 @@ class Plan:
     material: the pictures; config, stream: of the steps and of the vectors; block: of the tower (None: that
     which the language model reads); include_cls: whether the CLS token is trained on too; captions: held-out
     pictures that are captioned (0: none); evaluate_every: steps between measurements (0: only at the end);
-    checkpoint, checkpoint_every: where the progress is kept, and after how many steps; resume: go on from it.
+    checkpoint, checkpoint_every: where the progress is kept, and after how many steps; resume: go on from
+    it; dtype: what the model was opened in, for the record.
     """
 
     material: Material
@@ -49,6 +50,7 @@ class Plan:
     evaluate_every: int = 0
     checkpoint_every: int = 500
     resume: bool = False
+    dtype: str = "float32"
 
 
 class Outcome(NamedTuple):
@@ -71,8 +73,9 @@ def run(
 ) -> Outcome:
     """Train, or go on training, and measure.
 
-    stop: asked after each step; `explorer.sae.training.Halted` is raised once the progress is saved.
-    tell: hears of measurements on the way. Every process of the team must call it; the first one writes.
+    stop: asked after each step, and by a single process also between pictures where nothing is trained
+    meanwhile; `explorer.sae.training.Halted` is raised once the progress is saved. tell: hears of
+    measurements on the way. Every process of the team must call it; the first one writes.
     Raises an ExplorerError for what cannot be, in plain words.
     """
     team = placed.team
@@ -80,9 +83,18 @@ def run(
     eye.check()
     record = Record(plan.checkpoint, main=team.rank == 0)
     first = _begin(plan, eye, record, placed)
-    exam = Exam(eye, plan.material.held_out, plan.stream, plan.captions, record.skipped.add, team=team)
+
+    def check() -> None:
+        if team.size == 1 and stop():
+            raise Halted
+
+    exam = Exam(
+        eye, plan.material.held_out, plan.stream, plan.captions, record.skipped.add, team=team, check=check
+    )
 
     def measure(trainer: Trainer) -> None:
+        if record.has(trainer.steps_done):
+            return
         sae = trainer.sae().eval().requires_grad_(False)
         label(sae, eye, plan)
         measures = exam.take(sae)
@@ -90,7 +102,7 @@ def run(
         quality, _, *captions = measures.words(sae)
         tell("\n".join([f"after {trainer.steps_done:,} steps, {quality}", *captions]))
 
-    with closing(_stream(plan, eye, record, team, first)) as stream:
+    with closing(_stream(plan, eye, record, team, first, check)) as stream:
         sae, metrics = train(
             plan.config,
             stream,
@@ -115,7 +127,9 @@ def run(
     return Outcome(sae, metrics, measures, skipped, sum(map(len, plan.material)))
 
 
-def _stream(plan: Plan, eye: Eye, record: Record, team: Team, first: int) -> Generator[Tensor, None, None]:
+def _stream(
+    plan: Plan, eye: Eye, record: Record, team: Team, first: int, check: Callable[[], None]
+) -> Generator[Tensor, None, None]:
     """The batches of this process, from number `first` on."""
     return batches(
         eye,
@@ -126,6 +140,7 @@ def _stream(plan: Plan, eye: Eye, record: Record, team: Team, first: int) -> Gen
         last=plan.config.norm_batches + plan.config.steps,
         share=Share(team.rank, team.size),
         skipped=record.skipped.add,
+        check=check,
     )
 
 
@@ -144,6 +159,8 @@ def _begin(plan: Plan, eye: Eye, record: Record, placed: Placed) -> int:
         "reuse": plan.stream.reuse,
         "tower_batch": plan.stream.tower_batch,
         "seed": plan.stream.seed,
+        "dtype": plan.dtype,
+        "device": placed.device.partition(":")[0],
         "processes": team.size,
     }
     found = False

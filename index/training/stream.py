@@ -190,9 +190,11 @@ class _Filling:
             self._halves[0][self._length : self._length + len(flat)] = flat
             self._length += len(flat)
 
-    def finish(self) -> Tensor:
-        """The whole half [n, d]; n is smaller where pictures could not be used."""
-        self.advance(1.0)
+    def finish(self, check: Callable[[], None]) -> Tensor:
+        """The whole half [n, d]; n is smaller where pictures could not be used. check: called on the way."""
+        while self._taken < self._plan.parts:
+            check()
+            self.advance((self._taken + 1) / self._plan.parts)
         done = self._halves[0][: self._length]
         self._halves.reverse()
         self._taken = self._length = 0
@@ -209,12 +211,14 @@ def batches(
     last: int | None = None,
     share: Share = WHOLE,
     skipped: Skipped = _untold,
+    check: Callable[[], None] = lambda: None,
 ) -> Generator[Tensor, None, None]:
     """Batches [batch, d] of shuffled vectors without end, from batch number `first` on.
 
     last: the number before which the stream need not prepare any more. share: the part of this process; the
     batch is its own. skipped: told of pictures that cannot be used; the others of their half are then used
-    more often. Close the iterator when it is left.
+    more often. check: called between pictures while nothing can be served, and may raise. Close the
+    iterator when it is left.
     Raises SourceError when the source is gone, when no picture can be used, or when the buffer is too small.
     """
     plan = _planned(eye, pictures, batch, config, share)
@@ -228,7 +232,7 @@ def batches(
         for half in count(begin):
             empty = 0
             while held < half or not len(vectors):
-                vectors, held, empty = filling.finish(), held + 1, empty + 1
+                vectors, held, empty = filling.finish(check), held + 1, empty + 1
                 if empty > hopeless:
                     raise SourceError(f"none of the pictures can be read ({pictures.description})")
             places = _places(len(vectors), plan.batches * batch, (config.seed, half, share.rank))
