@@ -79,7 +79,7 @@ class SAE(nn.Module):
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast the weights, the thresholds along with them: `to`, `cuda` and the like end here."""
         super()._apply(*args, **kwargs)
-        self.rule = self.rule.to(self.b_enc.device)
+        self.rule, self._last = self.rule.to(self.b_enc.device), LastScale()
         return self
 
     @property

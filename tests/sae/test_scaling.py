@@ -155,7 +155,7 @@ def test_decoding_without_a_fitting_scale_is_refused() -> None:
     for scale in (None, sae.scale(x[:2])):
         with pytest.raises(SAEError, match=r"needs scale=sae.scale\(vectors\)"):
             sae.decode_change(codes, 3, scale)
-    for again in (copy.deepcopy(sae), pickle.loads(pickle.dumps(sae))):
+    for again in (copy.deepcopy(sae), pickle.loads(pickle.dumps(sae)), copy.deepcopy(sae).float()):
         with pytest.raises(SAEError, match="nothing was encoded"):
             again.decode(torch.zeros(3, N))
     plain = make(Scaling())
