@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from explorer.sae import load_sae
 from explorer.sae.training import StepReport, Trainer, train
 from index.__main__ import main
 from index.commands import train_sae
+from index.stopping import StopRequests
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -83,6 +85,28 @@ def test_trains_resumes_and_says_what_it_did(
     assert train_sae.run(again) == 0
     assert load_sae(tmp_path / "b" / "sae.safetensors").id == sae.id
     assert lines(tmp_path / "b" / "run" / "state.metrics.jsonl") == figures
+
+
+@pytest.mark.parametrize(("asked_at", "saved"), [(1, 0), (10, 2), (30, 6)])
+def test_a_stop_is_heard_while_filling_between_steps_and_while_measuring(
+    tmp_path: Path,
+    tiny_lvlm_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked_at: int,
+    saved: int,
+) -> None:
+    """Asked at the first fill (8 times), between the steps (5 times), or while it is measured."""
+    asked = itertools.count(1)
+    monkeypatch.setattr(StopRequests, "asked", lambda self: next(asked) >= asked_at)
+    quick = ("--tower-batch", "2", "--checkpoint-every", "100", "--held-out", "40")
+    args = parsed(tmp_path, tiny_lvlm_folder, *quick)
+    assert train_sae.run(args) == 143
+    assert f"stopped; {saved} of 6 steps are saved. Run the same" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert not args.out.exists()
+    assert train_sae.run(parsed(tmp_path, tiny_lvlm_folder, *quick, "--resume")) == 0
+    assert load_sae(args.out).facts["steps"] == 6
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_sae(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
