@@ -75,7 +75,8 @@ def test_rows_follow_to_another_picture() -> None:
     one = VIEW.codes._replace(
         tokens=VIEW.codes.tokens[:1], neurons=VIEW.codes.neurons[:1], values=VIEW.codes.values[:1]
     )
-    small = replace(VIEW, grid=Grid(2, 2, 80, 40, Box(0, 0, 80, 40)), codes=one)
+    prepared = replace(VIEW.prepared, grid=Grid(2, 2, 80, 40, Box(0, 0, 80, 40)))
+    small = replace(VIEW, prepared=prepared, codes=one)
     bench = [
         rows.Row(3, "fork", 2.0, -30.0),
         rows.Row(5, "dog", 0.5, 1.0, region="marked", patches=(Cell(3, 3),)),

@@ -42,10 +42,10 @@ class Session(Stored):
         self.sae = SimpleNamespace(n_neurons=NEURONS)
         self.lvlm = SimpleNamespace(preprocess=self._framed)
 
-    def _framed(self, image: Image.Image) -> tuple[None, Grid]:
+    def _framed(self, image: Image.Image, fixed: bool = False) -> SimpleNamespace:
         edge = min(image.size)
         left, top = (image.width - edge) / 2, (image.height - edge) / 2
-        return None, Grid(4, 4, *image.size, Box(left, top, left + edge, top + edge))
+        return SimpleNamespace(grid=Grid(4, 4, *image.size, Box(left, top, left + edge, top + edge)))
 
 
 @pytest.fixture(scope="module")
