@@ -6,9 +6,9 @@ attention. Generating text is in `session`; reading the store in `stored`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace as changed
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,11 @@ from explorer.vlm import LVLM, AnswerWord, Prepared, WordGradients
 
 TOWER_BATCH = 16
 """Pictures that go through the tower at once."""
+
+TOKENS = 32_768
+"""Tokens of the tower that are worked on at once: of large pictures only a few, or one, whatever it has."""
+
+One = TypeVar("One")
 
 
 class SteeredView(NamedTuple):
@@ -73,11 +78,21 @@ class Inside(Stored):
         return [found[draw] for draw in wanted]
 
     def _through_tower(self, prepared: Prepared, draws: Sequence[Draw], clean: bool) -> list[Noisy]:
-        """Block output and activations of the picture (if `clean`) and of its noisy versions, in one pass."""
+        """Block output and activations of the picture (if `clean`) and of its noisy versions.
+
+        In one pass, unless the picture is so large that this would take too much memory.
+        """
+        wanted = [*[None] * clean, *draws]
+        return [one for part in parts(wanted, prepared) for one in self._tower_pass(prepared, part)]
+
+    def _tower_pass(self, prepared: Prepared, draws: Sequence[Draw | None]) -> list[Noisy]:
+        """Block output and activations of the picture under these draws of noise, None: under none."""
         pixels, tied = prepared.pixel_values, self.lvlm.tied
-        noisy = [noisy_pixels(pixels, draw.step, draw.seed, tied) for draw in draws]
+        noisy = [
+            pixels if draw is None else noisy_pixels(pixels, draw.step, draw.seed, tied) for draw in draws
+        ]
         with self._line.turn(), torch.no_grad():
-            hidden = self.lvlm.tower(torch.cat([pixels] * clean + noisy), self.block, prepared).float()
+            hidden = self.lvlm.tower(torch.cat(noisy), self.block, prepared).float()
             return [
                 Noisy(
                     one.cpu(),
@@ -143,15 +158,17 @@ class Inside(Stored):
         asked: Sequence[tuple[View, Sequence[Edit | RangeEdit]]],
         replace: bool,
         contrast: Contrast | None,
-    ) -> Tensor:
-        """The steered block outputs of several views, [B, tokens, d]."""
-        parts = [
-            self._steered(view, Intervention(tuple(edits), contrast, replace))[0] for view, edits in asked
-        ]
+    ) -> Iterator[Tensor]:
+        """The steered block outputs of several views, [B, tokens, d]; a few at a time of large pictures.
+
+        Raises EditError, before the first, for pictures that do not fit together.
+        """
         first = asked[0][0].prepared
         if not all(first.alike(view.prepared) for view, _ in asked):
             raise EditError("pictures with grids of different sizes cannot go through the model in one batch")
-        return torch.stack(parts)
+        for part in parts(asked, first):
+            wanted = [(view, Intervention(tuple(edits), contrast, replace)) for view, edits in part]
+            yield torch.stack([self._steered(view, intervention)[0] for view, intervention in wanted])
 
     # Measuring
 
@@ -168,11 +185,12 @@ class Inside(Stored):
 
         Log-probabilities [B, A + 1, V] on the CPU for several (view, edits), in one batch.
         """
-        hidden = self._together(asked, replace, contrast)
-        with self._line.turn():
-            like = asked[0][0].prepared
-            features = self.lvlm.features(hidden, self.block, like)
-            return self.lvlm.next_words(features, prompt, answer, like).cpu()
+        like, found = asked[0][0].prepared, []
+        for hidden in self._together(asked, replace, contrast):
+            with self._line.turn():
+                features = self.lvlm.features(hidden, self.block, like)
+                found.append(self.lvlm.next_words(features, prompt, answer, like).cpu())
+        return torch.cat(found)
 
     def log_probs(
         self,
@@ -231,3 +249,11 @@ class Inside(Stored):
         with self._line.turn():
             features = self.lvlm.features(hidden, self.block, like)
             return self.lvlm.word_attention(features, prompt, answer, words, layers, like)
+
+
+def parts(asked: Sequence[One], like: Prepared) -> Iterator[Sequence[One]]:
+    """What is asked of pictures of one form, as many at a time as TOKENS allows."""
+    tokens = max(1, like.tokens, like.grid.rows * like.grid.cols)
+    size = max(1, TOKENS // tokens)
+    for start in range(0, len(asked), size):
+        yield asked[start : start + size]

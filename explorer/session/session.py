@@ -260,12 +260,13 @@ class Session(Inside, Stored):
         """
         if not asked:
             return []
-        hidden = self._together(asked, replace, contrast)
         asking = self.lvlm.default_prompt if prompt is None else prompt
-        with self._line.turn():
-            like = asked[0][0].prepared
-            features = self.lvlm.features(hidden, self.block, like)
-            return self.lvlm.generate_many(features, asking, max_new_tokens, like)
+        like, texts = asked[0][0].prepared, []
+        for hidden in self._together(asked, replace, contrast):
+            with self._line.turn():
+                features = self.lvlm.features(hidden, self.block, like)
+                texts += self.lvlm.generate_many(features, asking, max_new_tokens, like)
+        return texts
 
     def arms(
         self,

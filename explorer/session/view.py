@@ -25,7 +25,10 @@ from explorer.vlm.memory import Memory
 Pool = Literal["mean", "max", "weighted"]
 
 KEPT = 16
-"""How many noisy versions of a picture a view keeps."""
+"""How many noisy versions of a picture a view keeps, at most."""
+
+KEPT_BYTES = 1 << 29
+"""How large they may be together; the last one stays whatever its size."""
 
 
 class Draw(NamedTuple):
@@ -44,6 +47,12 @@ class Noisy(NamedTuple):
     hidden: Tensor
     codes: SparseCodes
     further: tuple[SparseCodes, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Of all its tensors."""
+        codes = [part.nbytes for codes in (self.codes, *self.further) for part in codes]
+        return self.hidden.nbytes + sum(codes)
 
 
 class Noise:
@@ -64,8 +73,9 @@ class Noise:
         """Keep these; the ones used least recently make room."""
         with self._lock:
             self._kept.update(zip(draws, noisy, strict=True))
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            size = sum(one.nbytes for one in self._kept.values())
+            while len(self._kept) > KEPT or (len(self._kept) > 1 and size > KEPT_BYTES):
+                size -= self._kept.popitem(last=False)[1].nbytes
 
 
 @dataclass(frozen=True, eq=False)
