@@ -24,6 +24,9 @@ from explorer.vlm.adapter import Adapter
 from explorer.vlm.base import Prepared, Scale
 from explorer.vlm.hooks import capture
 
+AT_ONCE = 64
+"""Tiles that go through the tower together, at most: what a batch of pictures takes stays within bounds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -137,19 +140,24 @@ class Tiled(Adapter):
         """Output of `block`, [batch, T * tokens, width], of pixel values [batch, T, 3, S, S]."""
         self.width(block)
         pixels = pixel_values.to(self.model.device, self.model.dtype)
-        with capture(self._blocks[block], stop=True) as captured:
-            self._tower(pixel_values=pixels.flatten(0, 1))
-        assert captured.output is not None, f"block {block} did not run"
-        return captured.output.reshape(len(pixels), -1, captured.output.shape[-1])
+        found = []
+        for part in pixels.flatten(0, 1).split(AT_ONCE):
+            with capture(self._blocks[block], stop=True) as captured:
+                self._tower(pixel_values=part)
+            assert captured.output is not None, f"block {block} did not run"
+            found.append(captured.output)
+        return torch.cat(found).reshape(len(pixels), -1, found[0].shape[-1])
 
     def _rest(self, hidden: torch.Tensor, block: int, like: Prepared | None) -> torch.Tensor:
         """Image features [B, N, D] of block outputs [B, T * tokens, width]: the later blocks one by one."""
         if like is None:
             raise ModelError(f"{self.model_id} needs to know how the picture was cut into tiles")
-        state = self._to_block(hidden, like)
-        for later in self._blocks[block + 1 : self.read_block + 1]:
-            state = self._step(later, state)
-        tiles = self._projected(state)
+        found = []
+        for state in self._to_block(hidden, like).split(AT_ONCE):
+            for later in self._blocks[block + 1 : self.read_block + 1]:
+                state = self._step(later, state)
+            found.append(self._projected(state))
+        tiles = torch.cat(found)
         return self._joined(tiles.reshape(len(hidden), -1, *tiles.shape[1:]), like)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 
 from explorer.errors import ModelError
 from explorer.records import Box, Grid
+from explorer.vlm import tiled
 from explorer.vlm.tiled import resampled
 from tests.vlm.families.made import made, names
 from tests.vlm.families.test_contract import picture, seen
@@ -104,3 +105,21 @@ def test_a_neuron_alone_is_a_feature_of_its_own(name: str) -> None:
     assert like.grid.rows * like.grid.cols >= 16
     more = lvlm.features(vectors[:, None].repeat(1, like.tokens, 1), block, like)[:, 0]
     torch.testing.assert_close(lvlm.alone(vectors, block), more, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_many_tiles_go_through_the_tower_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lvlm = made(name).lvlm
+    prepared = lvlm.preprocess(picture(6, (150, 70)))
+    pixels = torch.cat([prepared.pixel_values, lvlm.preprocess(picture(7, (150, 70))).pixel_values])
+    together = lvlm.tower(pixels, 1, prepared)
+    ready, most = lvlm.features(together, 1, prepared), []
+    monkeypatch.setattr(tiled, "AT_ONCE", 2)
+    handle = lvlm.vision_blocks[0].register_forward_pre_hook(lambda _, args: most.append(len(args[0])))
+    try:
+        apart = lvlm.tower(pixels, 1, prepared)
+    finally:
+        handle.remove()
+    assert max(most) == 2 and sum(most) == pixels.shape[0] * pixels.shape[1]
+    torch.testing.assert_close(apart, together, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(lvlm.features(together, 1, prepared), ready, atol=1e-4, rtol=1e-4)
