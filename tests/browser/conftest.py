@@ -7,22 +7,21 @@ Every page opened here fails its test when it asks anything of another machine o
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.ui.served import served
+
 ROOT = Path(__file__).parents[2]
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+BROWSERS = ("/usr/bin/chromium-headless-shell", "/usr/bin/chromium")  # the quicker one first
+CHROMIUM = Path(os.environ.get("CHROMIUM") or next(filter(os.path.exists, BROWSERS), BROWSERS[0]))
 SCREENSHOTS = ROOT / "screenshots"
 PATIENCE_MS = 60_000
-START_SECONDS = 180
 SCENES = 120
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -56,51 +55,25 @@ def _random_set(folder: Path) -> list[str]:
     return ["--model", str(folder / "lvlm"), "--sae", str(folder / "sae.safetensors")]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        assert server.poll() is None, f"the page stopped:\n{log.read_text()}"
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"no page after {START_SECONDS} s:\n{log.read_text()}")
-
-
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a page served by app.py, with a small store of drawn scenes."""
     folder = tmp_path_factory.mktemp("page")
     there = (ROOT / "assets/lvlm").exists() and (ROOT / "assets/sae/sae.safetensors").exists()
     parts = [] if there else _random_set(folder)
-    store, log, port = folder / "store", folder / "log.txt", _free_port()
+    store = folder / "store"
     build = [sys.executable, "-m", "index", "build", "--scenes", str(SCENES), "--out", str(store), "--quiet"]
     subprocess.run([*build, *parts], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    command = [sys.executable, "app.py", "--port", str(port), "--store", str(store)]
-    command += ["--cases", str(folder / "cases"), *parts]
-    with log.open("w") as stream:
-        server = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        _wait(f"http://127.0.0.1:{port}/", server, log)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-    assert "Traceback" not in log.read_text(), log.read_text()
+    with served(folder, "--store", str(store), "--cases", str(folder / "cases"), *parts) as running:
+        yield running.address
+    assert "Traceback" not in running.log.read_text(), running.log.read_text()
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's chromium, without a window."""
     if not CHROMIUM.exists():
-        pytest.fail(f"{CHROMIUM} is missing; install it with: sudo apt-get install chromium")
+        pytest.fail(f"{CHROMIUM} is missing; install it with: sudo apt-get install {CHROMIUM.name}")
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium

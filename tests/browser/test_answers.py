@@ -50,7 +50,7 @@ def steer_hard(page: Page) -> str:
         for i in range(3):
             page.locator("#bench .row").nth(i).get_by_label("Region of").select_option("all")
             type_value(page, i, value)
-        for _ in range(40):
+        for _ in range(100):
             page.wait_for_timeout(100)
             after = page.locator("#steered .text:not(.quiet)")
             busy = page.locator("#steered [aria-busy=true]").count()

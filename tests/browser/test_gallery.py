@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 Visit = Callable[..., Page]
 Shoot = Callable[[Page, str], None]
@@ -43,10 +44,10 @@ def point_at(page: Page) -> int:
         assert box
         page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(100)
-        found = re.search(r"#(\d+)", label.first.text_content() or "") if label.count() else None
-        if found:
-            return int(found[1])
+        with contextlib.suppress(TimeoutError):
+            found = re.search(r"#(\d+)", label.first.text_content(timeout=1000) or "")
+            if found:
+                return int(found[1])
     pytest.fail("no point says which neuron it is")
 
 

@@ -65,8 +65,18 @@ def served(folder: Path, *arguments: str) -> Iterator[Served]:
         _wait(page)
         yield page
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        _end(page)
+
+
+def _end(page: Served) -> None:
+    """Ask the server to end, as a person's Ctrl-C does; one that does not leaves no process behind."""
+    page.process.terminate()
+    try:
+        page.process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        page.process.kill()
+        page.process.wait()
+        pytest.fail(f"the page did not end within 60 s:\n{page.log.read_text()}")
 
 
 def _wait(page: Served) -> None:
