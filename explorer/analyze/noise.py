@@ -24,6 +24,7 @@ from explorer.records import Grid
 from explorer.sae import SparseCodes
 from explorer.session import Noisy, Session, View
 from explorer.steer import Contrast, signal_and_noise
+from explorer.vlm.share import shares
 
 STEPS = (0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999)
 _DEVIATIONS = 1.96  # of a mean, to each side, for 95 %
@@ -180,13 +181,13 @@ def _maps(codes: SparseCodes, neurons: np.ndarray, grid: Grid) -> np.ndarray:
 def _said(
     session: Session, view: View, hidden: Sequence[Tensor], prompt: str, max_new_tokens: int
 ) -> tuple[str, ...]:
-    """The answers to some outputs of the block for one picture, in one batch."""
-    if not hidden:
-        return ()
-    like = view.prepared
-    with session.turn():
-        features = session.lvlm.features(torch.stack(list(hidden)), session.block, like)
-        return tuple(session.lvlm.generate_many(features, prompt, max_new_tokens, like))
+    """The answers to some outputs of the block for one picture."""
+    like, texts = view.prepared, []
+    for share in shares(hidden, like):
+        with session.turn():
+            features = session.lvlm.features(torch.stack(list(share)), session.block, like)
+            texts += session.lvlm.generate_many(features, prompt, max_new_tokens, like)
+    return tuple(texts)
 
 
 def _always_on(session: Session, always_on: Sequence[int] | None) -> tuple[int, ...]:

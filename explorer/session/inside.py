@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace as changed
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,14 +31,10 @@ from explorer.steer import (
     noisy_pixels,
 )
 from explorer.vlm import LVLM, AnswerWord, Prepared, WordGradients
+from explorer.vlm.share import shares
 
 TOWER_BATCH = 16
 """Pictures that go through the tower at once."""
-
-TOKENS = 32_768
-"""Tokens of the tower that are worked on at once: of large pictures only a few, or one, whatever it has."""
-
-One = TypeVar("One")
 
 
 class SteeredView(NamedTuple):
@@ -83,7 +79,7 @@ class Inside(Stored):
         In one pass, unless the picture is so large that this would take too much memory.
         """
         wanted = [*[None] * clean, *draws]
-        return [one for part in parts(wanted, prepared) for one in self._tower_pass(prepared, part)]
+        return [one for share in shares(wanted, prepared) for one in self._tower_pass(prepared, share)]
 
     def _tower_pass(self, prepared: Prepared, draws: Sequence[Draw | None]) -> list[Noisy]:
         """Block output and activations of the picture under these draws of noise, None: under none."""
@@ -166,8 +162,8 @@ class Inside(Stored):
         first = asked[0][0].prepared
         if not all(first.alike(view.prepared) for view, _ in asked):
             raise EditError("pictures with grids of different sizes cannot go through the model in one batch")
-        for part in parts(asked, first):
-            wanted = [(view, Intervention(tuple(edits), contrast, replace)) for view, edits in part]
+        for share in shares(asked, first):
+            wanted = [(view, Intervention(tuple(edits), contrast, replace)) for view, edits in share]
             yield torch.stack([self._steered(view, intervention)[0] for view, intervention in wanted])
 
     # Measuring
@@ -249,11 +245,3 @@ class Inside(Stored):
         with self._line.turn():
             features = self.lvlm.features(hidden, self.block, like)
             return self.lvlm.word_attention(features, prompt, answer, words, layers, like)
-
-
-def parts(asked: Sequence[One], like: Prepared) -> Iterator[Sequence[One]]:
-    """What is asked of pictures of one form, as many at a time as TOKENS allows."""
-    tokens = max(1, like.tokens, like.grid.rows * like.grid.cols)
-    size = max(1, TOKENS // tokens)
-    for start in range(0, len(asked), size):
-        yield asked[start : start + size]

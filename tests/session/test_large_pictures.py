@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from explorer import Edit, Session
+from explorer.analyze import noise_sweep
 from explorer.errors import EditError
-from explorer.session import Draw, inside
+from explorer.session import Draw
 from explorer.session import view as viewing
 from explorer.steer import Contrast
-from explorer.vlm import open_lvlm
+from explorer.vlm import open_lvlm, share
 from tests.session.test_session import make_sae, picture
 from tests.session.test_steering import Passes
 from tests.vlm.families.made import made
@@ -35,7 +36,7 @@ def test_in_parts_all_is_as_at_once(session: Session, monkeypatch: pytest.Monkey
     whole = session.next_words(asked, "What is it?", "the cat"), session.answers(asked, max_new_tokens=4)
     other = session.look(picture())
     with monkeypatch.context() as patched:
-        patched.setattr(inside, "TOKENS", tokens)
+        patched.setattr(share, "TOKENS", tokens)
         with Passes(session) as passes:
             words = session.next_words(asked, "What is it?", "the cat")
             assert passes.text == -(-5 // size)
@@ -59,7 +60,7 @@ def test_pictures_that_do_not_fit_together_are_refused_before_any_pass(
     lvlm = made("qwen/qwen2").lvlm
     several = Session(lvlm, make_sae())
     views = [several.look(Image.effect_noise(size, 80)) for size in ((200, 90), (90, 200))]
-    monkeypatch.setattr(inside, "TOKENS", 1)
+    monkeypatch.setattr(share, "TOKENS", 1)
     monkeypatch.setattr(lvlm, "features", lambda *_: pytest.fail("it ran"))
     with pytest.raises(EditError, match="different sizes"):
         several.answers([(view, ()) for view in views])
@@ -76,3 +77,13 @@ def test_noisy_versions_are_kept_below_a_size(session: Session, monkeypatch: pyt
     monkeypatch.setattr(viewing, "KEPT_BYTES", 1)
     session.noisy(view, 30)
     assert view.noise.get(Draw(30)) is not None and view.noise.get(Draw(25)) is None
+
+
+def test_a_noise_sweep_says_the_same_in_parts(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = session.look(picture())
+    how = {"steps": (100, 400, 800), "captions": True, "contrast": CALM, "max_new_tokens": 4}
+    whole = noise_sweep(session, view, **how)
+    monkeypatch.setattr(share, "TOKENS", 40)
+    found = noise_sweep(session, session.look(picture()), **how)
+    assert found.captions == whole.captions and found.contrasted == whole.contrasted
+    assert len(set(whole.captions)) > 1
