@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from explorer.errors import ImageError, ModelError
 from explorer.sae import SAE
 from explorer.sae.team import ALONE, Team
-from explorer.session import Session
+from explorer.session import Session, View
 from explorer.vlm.base import LVLM
 
 TOGETHER = 8
@@ -28,7 +29,7 @@ class Preserved(NamedTuple):
     captions: share of the pictures whose caption is the same, letter for letter; tokens: share of a caption's
     places with the same token (of the longer one's); divergence: Kullback-Leibler divergence, in nats, of
     the next token with the reconstruction from that without, mean over the places of the plain caption;
-    pictures: how many there were.
+    pictures: how many there were, without those that the model cannot take in.
     """
 
     captions: float
@@ -50,16 +51,19 @@ def preserved(
     """
     session = Session(lvlm, sae)
     sums = torch.zeros(4, dtype=torch.float64)
-    for part in _parts(images):
-        sums += torch.tensor(_compare(session, part, max_new_tokens), dtype=torch.float64)
+    for part in _alike(session, images):
+        try:
+            sums += torch.tensor(_compare(session, part, max_new_tokens), dtype=torch.float64)
+        except ModelError:  # their prompt is too long for the model
+            continue
     same, tokens, divergence, count = team.total(sums.to(sae.b_dec.device)).tolist()
     return Preserved(same / count, tokens / count, divergence / count, int(count)) if count else None
 
 
-def _compare(session: Session, images: list[Image.Image], max_new_tokens: int) -> list[float]:
-    """Sums over some pictures, in the order of `Preserved`."""
+def _compare(session: Session, looked: list[View], max_new_tokens: int) -> list[float]:
+    """Sums over some pictures of one form, in the order of `Preserved`."""
     lvlm, prompt = session.lvlm, session.lvlm.default_prompt
-    views = [(session.look(image), ()) for image in images]
+    views = [(view, ()) for view in looked]
     plain = session.answers(views, prompt, max_new_tokens=max_new_tokens)
     with_sae = session.answers(views, prompt, replace=True, max_new_tokens=max_new_tokens)
     tokens = divergence = 0.0
@@ -69,7 +73,7 @@ def _compare(session: Session, images: list[Image.Image], max_new_tokens: int) -
         found = session.next_words([view], prompt, one, replace=True).double()
         divergence += float((expected.exp() * (expected - found)).sum(-1).mean())
     same = sum(one == other for one, other in zip(plain, with_sae, strict=True))
-    return [float(same), tokens, divergence, float(len(images))]
+    return [float(same), tokens, divergence, float(len(views))]
 
 
 def agreement(one: list[int], other: list[int]) -> float:
@@ -78,8 +82,19 @@ def agreement(one: list[int], other: list[int]) -> float:
     return sum(a == b for a, b in zip(one, other, strict=False)) / longer if longer else 1.0
 
 
-def _parts(images: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
-    """Lists of at most TOGETHER pictures."""
+def _alike(session: Session, images: Iterable[Image.Image]) -> Iterator[list[View]]:
+    """Lists of at most TOGETHER pictures that came together and fit one batch."""
     arriving = iter(images)
     while part := list(islice(arriving, TOGETHER)):
-        yield part
+        groups: list[list[View]] = []
+        for image in part:
+            try:
+                view = session.look(image)
+            except ImageError:
+                continue
+            fitting = [group for group in groups if group[0].prepared.alike(view.prepared)]
+            if fitting:
+                fitting[0].append(view)
+            else:
+                groups.append([view])
+        yield from groups

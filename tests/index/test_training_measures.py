@@ -23,6 +23,7 @@ from index.training.pictures import ChosenPictures
 from index.training.record import Record
 from index.training.stream import StreamConfig, once
 from index.training.tower import Eye
+from tests.vlm.families.made import made
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +136,17 @@ def test_only_the_first_process_writes_the_record(tmp_path: Path) -> None:
     second.begin({"model": "a"})
     second.log({"step": 1})
     assert not list(tmp_path.iterdir())
+
+
+def test_pictures_of_several_forms_are_asked_about_apart() -> None:
+    """A family whose grid follows the picture's shape; one is too thin for it."""
+    lvlm = made("qwen/qwen2").lvlm
+    shapes = [(112, 56), (56, 112), (112, 56), (5000, 10)]
+    sources = [picture.image.resize(shape) for picture, shape in zip(noise_pictures(4), shapes, strict=True)]
+    width = lvlm.width(lvlm.read_block)
+    both = torch.cat([torch.eye(width), -torch.eye(width)])
+    weights = (both.T, torch.zeros(2 * width), both, torch.zeros(width))
+    sae = SAE(*weights, rule=ActivationRule(), site_block=lvlm.read_block).requires_grad_(False)
+    found = preserved(lvlm, sae, sources, max_new_tokens=3)
+    assert found is not None and found.pictures == 3
+    assert found.captions == 1.0 and found.divergence == pytest.approx(0.0, abs=1e-3)
