@@ -257,6 +257,11 @@ class Adapter(Seeing):
         like: Prepared | None = None,
     ) -> WordGradients:
         """Each word's log-probability, and its gradient by the output of `block`, hidden [tokens, width]."""
+        if getattr(self.model, "is_loaded_in_4bit", False) and self.model.device.type == "cpu":
+            raise ModelError(
+                "bitsandbytes gives no gradients through 4 bits on the CPU; open the model with --quantize "
+                "8bit, or without"
+            )
 
         def log_probs(state: torch.Tensor) -> torch.Tensor:
             script = self._script(self._features(state, block, like)[None], prompt, answer, like)
@@ -302,7 +307,7 @@ class Adapter(Seeing):
     def unembed(self, vectors: torch.Tensor) -> torch.Tensor:
         """What vectors [n, D] of the last layer add to the logits [n, V], final norm's weights included."""
         head = self.model.get_output_embeddings().weight
-        return linear(vectors.to(head) * self._side.final_weights(), head).float()
+        return linear(vectors.to(head) * self._side.final_weights().to(head), head).float()
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:

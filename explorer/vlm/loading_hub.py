@@ -36,6 +36,8 @@ def hub_words(error: BaseException, name: str, revision: str | None) -> str | No
     if unreached or any(words in said for words in NO_CONNECTION):
         return _not_here(name, revision)
     if _any(kinds, EntryNotFoundError) or "does not appear to have a file named" in said:
+        if constants.HF_HUB_OFFLINE:
+            return _not_here(name, revision)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"a file is missing there ({first})"
     return None

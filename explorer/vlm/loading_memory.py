@@ -7,7 +7,6 @@ those that are kept for the next answers, and what passes through the widest lay
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from explorer.errors import ModelError
 from explorer.vlm.loading import Loading, Quantized
 from explorer.vlm.loading_full import gib
 from explorer.vlm.loading_parts import Part, linear_names, parts_of
+from explorer.vlm.memory import READINGS
 
 BYTES = {torch.float32: 4.0, torch.bfloat16: 2.0, torch.float16: 2.0, torch.float64: 8.0}
 QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
@@ -31,8 +31,6 @@ BRANCHES = 2
 """Ways of asking at a time: contrastive decoding reads the clean and the noisy picture."""
 KEPT = 1 << 30
 """Most bytes of keys and values that a session keeps for the next answers (its REMEMBERED)."""
-READINGS = 16
-"""Readings of one picture that may be kept."""
 ROOM = 256 << 20
 """Bytes of the libraries' own buffers."""
 LARGE_PICTURE = 1024
@@ -168,7 +166,7 @@ def refuse_too_large(
     loading: Loading,
     dtype: torch.dtype,
     beside: int,
-    others: Callable[[], int] = lambda: 0,
+    others: int = 0,
 ) -> None:
     """Raise ModelError with figures and advice when the weights alone cannot fit.
 
@@ -179,7 +177,7 @@ def refuse_too_large(
     advice = []
     if loading.quantize != "4bit":
         advice.append("--quantize 4bit" if loading.quantize else "--quantize 8bit or 4bit")
-    if loading.device_map is None and others():
+    if loading.device_map is None and others > 0:
         advice.append("--device-map auto, over all cards")
     if dtype == torch.float32:
         advice.append("--dtype bfloat16")

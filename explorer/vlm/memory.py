@@ -15,10 +15,12 @@ import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import torch
 
-from explorer.vlm.cache import GrowingCache
+if TYPE_CHECKING:
+    from explorer.vlm.cache import GrowingCache
 
 READINGS_PER_KEY = 3
 """As many as are compared side by side: the untouched model, the SAE's reconstruction, the steered one."""

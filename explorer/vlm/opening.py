@@ -80,7 +80,8 @@ def _config(place: Place, how: Loading) -> tuple[PreTrainedConfig, str | None]:
     """
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a service is asked to convert *.bin
     from transformers import AutoConfig, PreTrainedConfig
-    from transformers.utils import logging
+    from transformers.utils import cached_file, logging
+    from transformers.utils.hub import extract_commit_hash
 
     from explorer.vlm.origin import TROUBLE, cannot
 
@@ -91,14 +92,16 @@ def _config(place: Place, how: Loading) -> tuple[PreTrainedConfig, str | None]:
         check_config(name, folder_config(Path(name)), FAMILIES, how.trust_remote_code)
     else:
         settings["revision"] = how.revision
-    revision = None if place.local else how.revision or "main"
     try:
         written, _ = PreTrainedConfig.get_config_dict(name, **settings)
         check_config(name, written, FAMILIES, how.trust_remote_code)
         config = AutoConfig.from_pretrained(name, trust_remote_code=how.trust_remote_code, **settings)
+        if place.local:
+            return config, None
+        path = cached_file(name, "config.json", revision=how.revision, local_files_only=True)
     except TROUBLE as error:
-        raise cannot(name, "its config", error, revision) from error
-    return config, None if place.local else getattr(config, "_commit_hash", None)
+        raise cannot(name, "its config", error, not place.local, how.revision) from error
+    return config, extract_commit_hash(path, None)
 
 
 def checkpoint_dtype(model: str | Path, loading: Loading | None = None) -> Dtype:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -41,7 +42,17 @@ from explorer.vlm.loading_memory import (
 from explorer.vlm.loading_parts import parts_of
 from explorer.vlm.loading_spread import spread
 
-TROUBLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
+TROUBLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    ImportError,
+    EOFError,
+    UnpicklingError,
+    SafetensorError,
+)
 """What from_pretrained raises for missing, damaged or ill-fitting files, and without a network."""
 UNTOLD = 1 << 30
 """Bytes of weights up to which nothing is told of the memory."""
@@ -92,7 +103,7 @@ class Origin:
 
     def cannot(self, what: str, error: BaseException) -> ModelError:
         """An error in plain words: what could not be opened, and why."""
-        return cannot(self.name, what, error, None if self.local else self.loading.revision or "main")
+        return cannot(self.name, what, error, not self.local, self.loading.revision)
 
     def parts(self) -> Parts:
         """Part by part: as a whole a processor would take torchvision's resizing where that is installed."""
@@ -196,10 +207,17 @@ def _quantisation(bare: PreTrainedModel, bits: str, dtype: torch.dtype) -> BitsA
     )
 
 
-def cannot(name: str, what: str, error: BaseException, revision: str | None = None) -> ModelError:
-    """An error in plain words: what could not be opened, and why. revision: of a hub name."""
+def cannot(
+    name: str, what: str, error: BaseException, hub: bool = False, revision: str | None = None
+) -> ModelError:
+    """An error in plain words: what could not be opened, and why. hub: whether it comes from there."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    why = first_line if revision is None else hub_words(error, name, revision) or first_line
+    why = (hub_words(error, name, revision) if hub else None) or first_line
+    if isinstance(error, UnpicklingError):
+        why = (
+            "a *.bin file is damaged, or asks for more than tensors, which was not done; take a copy with "
+            "*.safetensors"
+        )
     if all(words in str(error) for words in REMOTE_CODE):
         why = (
             "it would run Python code from its repository, which may do whatever you may; that is run only "

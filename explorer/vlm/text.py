@@ -62,8 +62,8 @@ class TextSide:
         return output.last_hidden_state
 
     def score(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [..., V] of hidden states [..., D]."""
-        return self.model.get_output_embeddings()(hidden)
+        """Logits [..., V] of hidden states [..., D], on the model's first device."""
+        return self.model.get_output_embeddings()(hidden).to(self.model.device)
 
     def final_weights(self) -> torch.Tensor:
         """What the final norm multiplies each dimension by, once it has divided by the length: [D].
