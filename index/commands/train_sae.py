@@ -33,6 +33,8 @@ EPILOG = f"""examples:
         --device cuda --checkpoint runs/mine/state.pt --out runs/mine/sae.safetensors
   on four GPUs, each of which reads a quarter of the pictures:
     accelerate launch --multi_gpu --num_processes 4 -m index train-sae --imagenet train/ ...
+  in two processes of one CPU, which accelerate does not start:
+    torchrun --nproc-per-node 2 -m index train-sae --device cpu --imagenet train/ ...
   after an interruption of any kind, the same command with --resume
 
 Beside the checkpoint lie its figures (.metrics.jsonl) and the pictures that could not be used

@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -19,14 +22,15 @@ import torch
 import index.commands.train_sae
 import index.training.run  # noqa: F401
 from explorer.sae.config import TrainConfig
-from explorer.sae.training import Trainer, train
+from explorer.sae.team import ALONE, Team
+from explorer.sae.training import StepReport, Trainer, train
 from index.__main__ import main
 from index.stopping import StopRequests
 from index.training.processes import join
 
 CONFIG = TrainConfig(
     expansion=4, k=2, steps=12, batch=32, warmup=3, decay_start=8, threshold_start=2,
-    norm_batches=2, dead_after=100, lr=1e-2, bf16=False,
+    norm_batches=2, dead_after=100, lr=1e-2,
 )  # fmt: skip
 
 
@@ -41,6 +45,19 @@ def fixed_batches() -> list[torch.Tensor]:
     parts = torch.randn(12, 6, generator=dice)
     weights = torch.rand(14, 32, 12, generator=dice) * (torch.rand(14, 32, 12, generator=dice) < 0.15)
     return list(5 * weights @ parts + torch.randn(6, generator=dice))
+
+
+def steps(config: TrainConfig, batches: Iterator[torch.Tensor], team: Team = ALONE) -> dict[str, object]:
+    """What a training finds: the reports of all steps, and the state before the last one."""
+    reports: list[StepReport] = []
+    found: list[list] = []
+
+    def keep(trainer: Trainer) -> None:
+        found.append(deepcopy([[p.detach() for p in trainer.parameters], trainer.unfired]))
+
+    train(config, batches, team=team, on_step=reports.append, measure=keep, measure_every=11)
+    parameters, unfired = found[0]
+    return {"parameters": parameters, "unfired": unfired, "reports": [tuple(one) for one in reports]}
 
 
 def words(folder: Path, model: str, *more: str) -> list[str]:
@@ -60,16 +77,15 @@ def child(rank: int, port: int, folder: Path, model: str) -> int:
     )  # fmt: skip
     sys.stdout = (folder / f"out-{rank}.txt").open("w")
     team = join("cpu").team
-    mine = iter([batch.chunk(2)[rank] for batch in fixed_batches()])
-    reports = []
-    found: list[Trainer] = []
-    train(CONFIG, mine, team=team, on_step=reports.append, measure=found.append, measure_every=11)
-    state = {"parameters": [p.detach() for p in found[0].parameters], "unfired": found[0].unfired}
-    torch.save({**state, "reports": [tuple(one) for one in reports]}, folder / f"steps-{rank}.pt")
+    assert team.gathered(torch.arange(3 * rank)).tolist() == [0, 1, 2], "of different lengths"
+    assert team.gathered(torch.zeros(0, 4)).shape == (0, 4)
+    for bf16 in (False, True):
+        mine = iter([batch.chunk(2)[rank] for batch in fixed_batches()])
+        torch.save(steps(replace(CONFIG, bf16=bf16), mine, team), folder / f"steps-{rank}-{bf16}.pt")
     whole = main(words(folder, model))
     asked = StopRequests.asked
-    steps = count()
-    StopRequests.asked = lambda self: rank == 1 and next(steps) == 4
+    times = count()
+    StopRequests.asked = lambda self: rank == 1 and next(times) == 4
     halted = main(words(folder / "b", model))
     StopRequests.asked = asked
     (folder / f"code-{rank}.txt").write_text(str(halted))

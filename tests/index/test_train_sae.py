@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import paired
@@ -17,7 +18,7 @@ from fake_site import noise_folder
 
 from explorer.errors import ExplorerError, SAEError
 from explorer.sae import load_sae
-from explorer.sae.training import StepReport, Trainer, train
+from explorer.sae.training import StepReport
 from index.__main__ import main
 from index.commands import train_sae
 from index.stopping import StopRequests
@@ -134,25 +135,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory, tiny_lvlm_folder: Path) -> Pa
     return folder
 
 
-def test_two_processes_take_the_steps_of_one_with_the_whole_batch(pair: Path) -> None:
-    reports: list[StepReport] = []
-    found: list[Trainer] = []
-    train(
-        paired.CONFIG,
-        iter(paired.fixed_batches()),
-        on_step=reports.append,
-        measure=found.append,
-        measure_every=11,
-    )
-    first, second = (torch.load(pair / f"steps-{rank}.pt") for rank in (0, 1))
+@pytest.mark.parametrize("bf16", [False, True])
+def test_two_processes_take_the_steps_of_one_with_the_whole_batch(pair: Path, bf16: bool) -> None:
+    alone = paired.steps(replace(paired.CONFIG, bf16=bf16), iter(paired.fixed_batches()))
+    first, second = (torch.load(pair / f"steps-{rank}-{bf16}.pt") for rank in (0, 1))
     for one, other in zip(first["parameters"], second["parameters"], strict=True):
         assert torch.equal(one, other), "both processes hold the same weights"
     assert first["reports"] == second["reports"]
-    for parameter, shared in zip(found[0].parameters, first["parameters"], strict=True):
-        torch.testing.assert_close(parameter.detach(), shared, atol=2e-4, rtol=1e-3)
-    assert torch.equal(found[0].unfired, first["unfired"])
-    torch.testing.assert_close(torch.tensor(reports), torch.tensor(first["reports"]), atol=1e-4, rtol=1e-3)
-    assert max(report.dead for report in reports) > 0, "the loss of dead neurons is shared, too"
+    for parameter, shared in zip(alone["parameters"], first["parameters"], strict=True):
+        torch.testing.assert_close(parameter, shared, atol=2e-4, rtol=1e-3)
+    assert torch.equal(alone["unfired"], first["unfired"])
+    reports = [torch.tensor(found["reports"]) for found in (alone, first)]
+    torch.testing.assert_close(*reports, atol=1e-4, rtol=1e-3)
+    assert max(StepReport(*report).dead for report in first["reports"]) > 0, "the dead ones' loss is shared"
 
 
 def test_the_command_runs_in_two_processes(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
