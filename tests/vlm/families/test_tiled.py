@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from explorer.errors import ModelError
-from explorer.records import Box, Grid
+from explorer.records import Box, Edit, Grid
+from explorer.sae import SAE, ActivationRule
+from explorer.session import Session, View
 from explorer.vlm import tiled
 from explorer.vlm.tiled import resampled
 from tests.vlm.families.made import made, names
@@ -123,3 +126,31 @@ def test_many_tiles_go_through_the_tower_in_parts(name: str, monkeypatch: pytest
     assert max(most) == 2 and sum(most) == pixels.shape[0] * pixels.shape[1]
     torch.testing.assert_close(apart, together, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(lvlm.features(together, 1, prepared), ready, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_an_edit_of_a_region_acts_there_in_every_tile(name: str) -> None:
+    """In each tile those patches move whose centre lies in a marked patch, and no others."""
+    lvlm = made(name).lvlm
+    width, draw = lvlm.width(0), torch.Generator().manual_seed(3)
+    rows = torch.nn.functional.normalize(torch.randn(2 * width, width, generator=draw), dim=1)
+    sae = SAE(rows.T.clone(), torch.zeros(2 * width), rows, torch.zeros(width), ActivationRule("topk", k=4))
+    session = Session(lvlm, sae.eval().requires_grad_(False))
+    view = session.look(picture(8, (150, 90)))
+    mask = np.zeros((view.grid.rows, view.grid.cols), bool)
+    mask[: view.grid.rows // 2, 1:3] = True
+    moved = (session.steered(view, [Edit(0, 7.0, "add", mask)]).hidden - view.hidden).norm(dim=1) > 0
+    assert moved[view.prepared.places].tolist() == mask.ravel().tolist()
+    left = 0
+    for scale in view.prepared.scales:
+        for place, patch in enumerate(scale.places.tolist()):
+            box = scale.grid.box_of(*divmod(place, scale.grid.cols))
+            cell = view.grid.patch_at((box.left + box.right) / 2, (box.top + box.bottom) / 2)
+            assert bool(moved[patch]) == (cell is not None and bool(mask[cell]))
+            left += int(moved[patch])
+    assert left > mask.sum() and not moved[~torch.isin(torch.arange(len(moved)), _patches(view))].any()
+
+
+def _patches(view: View) -> torch.Tensor:
+    """All of the tower's tokens that are patches."""
+    return torch.cat([view.prepared.places, *(scale.places for scale in view.prepared.scales)])
