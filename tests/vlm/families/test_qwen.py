@@ -11,10 +11,12 @@ from explorer.errors import ModelError
 from explorer.records import Box
 from explorer.steer.noise import noisy_pixels
 from explorer.vlm.adapter import Question
-from explorer.vlm.base import Asked, Prepared
+from explorer.vlm.attention import changed_attention
+from explorer.vlm.base import Asked, AttentionEdit, Prepared
 from explorer.vlm.families.qwen import Qwen
 from explorer.vlm.families.qwen3 import Qwen3VL
 from explorer.vlm.memory import Memory
+from explorer.vlm.text import along
 from tests.vlm.families.made import made, names
 from tests.vlm.families.made_qwen import OLD, qwen2, qwen2_5
 from tests.vlm.families.test_contract import PROMPT, picture, seen
@@ -236,6 +238,32 @@ def test_pictures_of_two_shapes_share_no_reading(lvlm: Qwen) -> None:
         *_, quick = lvlm.decode([Asked(PROMPT, ready, like=like)], 6, None, memory)
         *_, slow = lvlm.decode([Asked(PROMPT, ready, like=like)], 6)
         assert quick.tokens == slow.tokens
+
+
+@pytest.mark.parametrize("rows", ["answer", "text"])
+def test_changed_attention_agrees_with_whole_passes(lvlm: Qwen, rows: str) -> None:
+    """Read again from the beginning for each token, with no cache and no memory."""
+    prepared, hidden = seen(lvlm, picture(13, (200, 120)), lvlm.read_block)
+    ready, edit = lvlm.features(hidden, lvlm.read_block, prepared), AttentionEdit((0, 3), rows, 3.0, 1.5, 0.5)
+    question, memory = Question(PROMPT), Memory()
+    ids = lvlm._ids(question, len(ready), 6, prepared)
+    places, positions, said = lvlm._places(ids), lvlm._positions(ids, prepared), []
+    image = slice(int(places[0]), int(places[-1]) + 1)
+    for _ in range(6):
+        read = lvlm._rows(question, ids, ready[None], prepared)
+        more = lvlm._side.embed(torch.tensor(said, dtype=torch.int64))[None]
+        read = torch.cat([read, more], dim=1)
+        where = along(positions, 0, read.shape[1])
+        with torch.no_grad():
+            calm = lvlm._side.score(lvlm._side.run(read, where, None, len(ids))[0, -1])
+            with changed_attention(lvlm._side.stack, edit, image, len(ids) - 1):
+                scores = lvlm._side.score(lvlm._side.run(read, where, None, len(ids))[0, -1])
+        assert float((scores - calm).abs().max()) > 1e-2, "the edit does nothing"
+        said.append(int(scores.argmax()))
+    asked = [Asked(PROMPT, ready, attention=edit, like=prepared)]
+    for _ in range(2):
+        *_, step = lvlm.decode(asked, 6, None, memory)
+        assert list(step.tokens) == said
 
 
 # ---- taps ------------------------------------------------------------------------------------------------
