@@ -296,12 +296,13 @@ def show(bar: tqdm, report: StepReport) -> None:
 def describe(outcome: Outcome, args: argparse.Namespace) -> str:
     """What was trained and how good it is, for people."""
     sae, metrics = outcome.sae, outcome.metrics
+    chosen = replace(common.choice_of(args), sae=args.out, block=None).words()
     lines = [
         f"{args.out}: {sae.n_neurons:,} neurons of width {sae.width:,} at block {sae.site_block}, "
         f"id {sae.short_id}; {metrics.steps:,} steps, {metrics.vectors:,} vectors, "
         f"{common.time_words(metrics.seconds)} in this run",
         *outcome.measures.words(sae),
         *common.skipped_words(outcome.skipped, outcome.pictures),
-        f"index with it: python -m index build ... --sae {args.out}",
+        f"index with it: python -m index build ... {chosen}",
     ]
     return "\n".join(lines)

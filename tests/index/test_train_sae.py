@@ -53,6 +53,8 @@ def test_trains_resumes_and_says_what_it_did(
     assert train_sae.run(parsed(tmp_path / "a", tiny_lvlm_folder, "--evaluate-every", "2")) == 0
     printed = capsys.readouterr().out
     assert "64 neurons of width 32 at block 2" in printed and "explained variance" in printed
+    site = f"--model {tiny_lvlm_folder} --sae {tmp_path / 'a' / 'sae.safetensors'}"
+    assert site in printed and "index with it: python -m index build ... --" in printed
     assert "on 2 held-out pictures" in printed and "of the captions are the same" in printed
     sae = load_sae(tmp_path / "a" / "sae.safetensors")
     assert (sae.site_block, sae.rule.kind, sae.rule.k, sum(sae.group_sizes)) == (2, "jumprelu", 3, 64)
