@@ -371,7 +371,7 @@ sys.meta_path.insert(0, Finder())
 def test_the_image_processor_is_the_same_where_torchvision_is_installed(
     tiny_lvlm_folder: Path, tmp_path: Path
 ) -> None:
-    """A package of its name that refuses to work: what transformers takes changes, what is opened does not."""
+    """A package of its name that refuses to work: what transformers takes changes, what we open does not."""
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(FAKE)
     facts = tmp_path / "torchvision-0.28.0.dist-info"
