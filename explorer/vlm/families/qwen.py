@@ -55,7 +55,8 @@ class Qwen(Adapter):
     """What the families of Qwen have in common.
 
     How large a picture may become is up to the settings of its image processor: no more pixels than
-    `size["longest_edge"]` (`max_pixels` in older files), no fewer than `size["shortest_edge"]`.
+    `size["longest_edge"]` (`max_pixels` in older files; as published 16,384 features of 4 patches each), no
+    fewer than `size["shortest_edge"]`.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, model_id: str) -> None:
@@ -85,12 +86,12 @@ class Qwen(Adapter):
 
     def preprocess(self, image: Image.Image, fixed: bool = False) -> Prepared:
         """Pixel values [1, N, C * frames * patch * patch] and grid of an upright RGB picture."""
-        processor, given = self.processor.image_processor, image
+        processor, given, how = self.processor.image_processor, image, {}
         if fixed:
-            side = self._side_length()
+            side, how = self._side_length(), {"do_resize": False}
             given = image.resize((side, side), Image.Resampling(processor.resample))
         try:
-            found = processor(images=[given], do_resize=not fixed, return_tensors="pt")
+            found = processor(images=[given], return_tensors="pt", **how)
         except ValueError as error:
             raise ModelError(f"a picture of {image.width} x {image.height} will not do: {error}") from error
         return self._prepared(found["pixel_values"], found["image_grid_thw"], *image.size)
@@ -162,7 +163,7 @@ class Qwen(Adapter):
 
     @torch.no_grad()
     def alone(self, vectors: torch.Tensor, block: int) -> torch.Tensor:
-        """What a picture of one block of patches of one vector each becomes: [n, D] of vectors [n, width]."""
+        """What one block of patches that are all alike becomes: [n, D] of vectors [n, width]."""
         like = self.canvas(1)
         found = self.features(vectors[:, None].expand(-1, like.tokens, -1), block, like)
         return found.mean(1)[:, : int(self.model.config.get_text_config().hidden_size)].float()
