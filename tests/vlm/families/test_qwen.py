@@ -240,6 +240,26 @@ def test_pictures_of_two_shapes_share_no_reading(lvlm: Qwen) -> None:
         assert quick.tokens == slow.tokens
 
 
+def test_the_published_settings_of_generation_are_honoured(
+    lvlm: Qwen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of Qwen2.5-VL: all that was read, the picture's tokens too, counts as said before."""
+    settings = lvlm.model.generation_config
+    published = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6, "eos_token_id": [2, 0]}
+    texts = {lvlm.answer_plain(picture(14), PROMPT, 12)}
+    for name, value in published.items():
+        monkeypatch.setattr(settings, name, value)
+    for penalty in (1.05, 3.0):
+        monkeypatch.setattr(settings, "repetition_penalty", penalty)
+        prepared, hidden = seen(lvlm, picture(14), 2)
+        ready = lvlm.features(hidden, 2, prepared)
+        text = lvlm.answer_plain(picture(14), PROMPT, 12)
+        assert lvlm.generate(ready, PROMPT, 12, prepared) == text
+        assert lvlm.generate_many(ready[None], PROMPT, 12, prepared) == [text]
+        texts.add(text)
+    assert len(texts) > 1, "the penalty does nothing"
+
+
 @pytest.mark.parametrize("rows", ["answer", "text"])
 def test_changed_attention_agrees_with_whole_passes(lvlm: Qwen, rows: str) -> None:
     """Read again from the beginning for each token, with no cache and no memory."""
