@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from explorer.analyze.attribution import Attribution, attribute
 from explorer.analyze.places import BATCH, LINKS, Progress, place_in, runs_of
-from explorer.analyze.targets import without
+from explorer.analyze.targets import parting, without
 from explorer.errors import EditError
 from explorer.records import Cancel, Edit
 from explorer.session import Session, View
@@ -75,7 +75,8 @@ def repair(
 ) -> Repairs:
     """Look for edits after which the untouched answer lacks a word, and little else.
 
-    instead: the answer as it should be, None for the answer with the word cut out (`without`). values: what
+    instead: the answer as it should be, None for the answer with the word cut out (`without`); where that is
+    only the answer's beginning (no full stop at its end), the word alone is explained. values: what
     neurons are set to; neurons: how many are taken from each ranking; measure: how many of the best guesses
     are measured for it. Takes about 6 x measure passes and 15 x neurons short answers.
     Raises EditError for a word that the answer does not have, or values that are none or not finite.
@@ -85,7 +86,8 @@ def repair(
     asked = session.lvlm.default_prompt if prompt is None else prompt
     answer = session.answer(view, asked, max_new_tokens=max_new_tokens)
     wished = without(place_in(session.lvlm, answer, word)) if instead is None else instead
-    found = suspects(session, view, word, asked, answer, wished, measure=measure, batch=batch, cancel=cancel)
+    against = None if instead is None and parting(session, answer, wished) is None else wished
+    found = suspects(session, view, word, asked, answer, against, measure=measure, batch=batch, cancel=cancel)
     trials = trials_of(found, values, neurons)
     tried: list[Repair] = []
     for part in trying(session, view, word, asked, wished, trials, max_new_tokens, batch, cancel):
@@ -123,19 +125,22 @@ def suspects(
     word: str,
     prompt: str,
     answer: str,
-    instead: str,
+    instead: str | None,
     *,
     measure: int = 20,
     batch: int = BATCH,
     cancel: Cancel | None = None,
 ) -> list[Attribution]:
-    """The two rankings that trials are taken from: why this answer and not the other, and why the word."""
+    """The rankings that trials are taken from: why this answer and not another, if any, and why the word."""
     common = {"by": "selective", "batch": batch, "cancel": cancel}
     against, alone = RANKED_AT
-    return [
-        attribute(session, view, word, prompt, answer, measure, against, instead=instead, joint=3, **common),
-        attribute(session, view, word, prompt, answer, measure, alone, **common),
-    ]
+    why_the_word = attribute(session, view, word, prompt, answer, measure, alone, **common)
+    if instead is None:
+        return [why_the_word]
+    why_this_answer = attribute(
+        session, view, word, prompt, answer, measure, against, instead=instead, joint=3, **common
+    )
+    return [why_this_answer, why_the_word]
 
 
 def trials_of(

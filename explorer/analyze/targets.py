@@ -87,14 +87,19 @@ def target_in(
     place = place_in(session.lvlm, answer, word, occurrence)
     if instead is None:
         return Target(place)
-    ours, other = session.lvlm.answer_tokens(answer), session.lvlm.answer_tokens(instead)
-    for at, (one, two) in enumerate(zip(ours, other, strict=False)):
-        if one != two:
-            return Target(place, instead, at)
-    raise EditError(
-        f"{instead!r} does not part from the answer {answer!r}: one begins the other; give "
-        "another answer, with its full stop"
-    )
+    at = parting(session, answer, instead)
+    if at is None:
+        raise EditError(
+            f"{instead!r} does not part from the answer {answer!r}: one begins the other; give "
+            "another answer, with its full stop"
+        )
+    return Target(place, instead, at)
+
+
+def parting(session: Session, answer: str, instead: str) -> int | None:
+    """The first token in which two answers differ; None where one begins the other."""
+    both = zip(session.lvlm.answer_tokens(answer), session.lvlm.answer_tokens(instead), strict=False)
+    return next((at for at, (one, two) in enumerate(both) if one != two), None)
 
 
 def without(place: Place) -> str:

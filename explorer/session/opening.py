@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,19 +26,38 @@ class Parts(NamedTuple):
 def open_parts(choice: Choice, tell: Tell = silent) -> Parts:
     """The model and the SAE, which lies on the device of the model's vision side.
 
-    tell: hears what memory a large model needs, and which block is taken where that is not plain. Raises
-    ModelError or SAEError when they cannot be opened or do not belong together.
+    tell: hears what memory a large model needs, which block is taken where that is not plain, and what of
+    the SAE may not fit. Raises ModelError or SAEError when they cannot be opened or do not belong together.
     """
-    sae = open_sae(choice)
+    sae = open_sae(choice, tell)
     size = sum(weight.numel() * weight.element_size() for weight in sae.parameters())
     lvlm = open_lvlm(choice.model or EMBEDDED_MODEL, loading=choice, beside=size, tell=tell)
     _settle_block(lvlm, sae, choice.block, tell)
+    if sae.tokens == "cls":
+        tell(
+            "warning: the SAE was trained on the class token alone; here it reads patches, where its neurons "
+            "may mean something else"
+        )
+    if (named := sae.facts.get("model")) and named != lvlm.model_id:
+        tell(
+            f"note: the SAE's files name the model {named!s:.80}; nothing tells whether {lvlm.model_id} sees "
+            "with the same vision tower"
+        )
     return Parts(lvlm, sae.to(lvlm.model.device))
 
 
-def open_sae(choice: Choice) -> SAE:
-    """The SAE alone, on the CPU. Raises SAEError."""
-    return load_sae(choice.sae or EMBEDDED_SAE, hints=choice.hints, revision=choice.sae_revision)
+def open_sae(choice: Choice, tell: Tell = silent) -> SAE:
+    """The SAE alone, on the CPU. tell: hears what its files warn of, in the place of Python's warnings.
+
+    Raises SAEError.
+    """
+    with warnings.catch_warnings():
+        if tell is not silent:
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"explorer\.sae\b")
+        sae = load_sae(choice.sae or EMBEDDED_SAE, hints=choice.hints, revision=choice.sae_revision)
+    if warned := sae.facts.get("warning"):
+        tell(f"warning: {warned}")
+    return sae
 
 
 def _settle_block(lvlm: LVLM, sae: SAE, block: int | None, tell: Tell) -> None:
@@ -46,7 +66,7 @@ def _settle_block(lvlm: LVLM, sae: SAE, block: int | None, tell: Tell) -> None:
         if sae.site_block not in (None, block):
             tell(f"warning: the SAE says that it reads block {sae.site_block}; --block {block} overrides it")
         sae.site_block = block
-    elif sae.site_block is None:
+    elif sae.site_block is None and not sae.facts.get("hook"):
         tell(
             f"note: the SAE does not say which block it reads: block {lvlm.read_block} is taken, which the "
             "language model reads; --block names another"

@@ -10,9 +10,15 @@ from explorer.vlm.base import LVLM
 def site_block(lvlm: LVLM, sae: SAE) -> int:
     """The block of the vision tower whose output the SAE reads: the one it names, else the read block.
 
-    Raises SAEError when the SAE was trained on other weights or vectors of another width, and
-    ModelError when its block does not exist or cannot matter to the text.
+    Raises SAEError when the SAE was trained on other weights or vectors of another width, or names a place
+    that is no block's output; ModelError when its block does not exist or cannot matter to the text.
     """
+    if sae.site_block is None and (hook := sae.facts.get("hook")):
+        raise SAEError(
+            f"the SAE reads {str(hook)!r:.120}, its files say, which names no output of a block of a "
+            "vision tower; if it is one, say which with --block N (in Python: sae.site_block = N), counted "
+            "from 0"
+        )
     block = lvlm.read_block if sae.site_block is None else sae.site_block
     width = lvlm.width(block)
     if width != sae.width:

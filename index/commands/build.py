@@ -182,11 +182,11 @@ def describe(summary: Summary, args: argparse.Namespace) -> str:
     lines = [took if summary.fresh else "no picture was left to read"]
     lines += common.skipped_words(summary.skipped, total)
     if summary.merged is not None:
-        return "\n".join(
-            [*lines, *common.store_words(args.out, summary.merged.manifest, summary.merged.classes)]
-        )
+        merged, choice = summary.merged, common.choice_of(args)
+        return "\n".join([*lines, *common.store_words(args.out, merged.manifest, merged.classes, choice)])
     lines.append(
         f"{summary.folder}: part {args.shard.index} of {args.shard.of} is complete, {total:,} pictures"
     )
-    lines.append(f"when all parts are: python -m index merge {args.out} --out STORE")
+    chosen = common.choice_of(args).words()
+    lines.append(f"when all parts are: python -m index merge {args.out} --out STORE {chosen}".rstrip())
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ EXIT_CODES = (
     "exit codes: 0 done, 1 an error in plain words, 2 wrong usage,\n"
     "            130 stopped by Ctrl-C, 143 stopped by SIGTERM"
 )
+WARNING = "warning: "
+"""How a line begins that nobody should miss."""
 SHOWN = 5
 """How many skipped pictures a summary names."""
 
@@ -128,7 +131,7 @@ def open_sae(args: argparse.Namespace) -> SAE:
     """The SAE that the arguments name."""
     from explorer.session import opening
 
-    return opening.open_sae(choice_of(args))
+    return opening.open_sae(choice_of(args), teller(getattr(args, "quiet", False)))
 
 
 def open_site(args: argparse.Namespace) -> Site:
@@ -148,10 +151,10 @@ def default_workers() -> int:
 
 
 def teller(quiet: bool) -> Callable[[str], None]:
-    """Something that hears what is being done, and says it on stderr unless `quiet`."""
+    """Something that hears what is being done, and says it on stderr; `quiet`: only what is a warning."""
 
     def tell(words: str) -> None:
-        if not quiet:
+        if not quiet or words.startswith(WARNING):
             print(words, file=sys.stderr)
 
     return tell
@@ -195,13 +198,15 @@ def skipped_words(skipped: Sequence[SkippedRow], of: int) -> list[str]:
     return [f"{len(skipped):,} of {of:,} pictures could not be read, for instance:", *shown, *rest]
 
 
-def store_words(out: Path, manifest: Manifest, classes: ClassCounts) -> list[str]:
-    """Lines about a finished store, and what to do with it."""
+def store_words(out: Path, manifest: Manifest, classes: ClassCounts, choice: Choice) -> list[str]:
+    """Lines about a finished store, and what to do with it. choice: the model and the SAE that it is of."""
+    chosen = " ".join(part for part in (choice.words(), f"--store {shlex.quote(str(out))}") if part)
     size = size_words(sum(facts.bytes for facts in manifest.files.values()))
     live = manifest.n_neurons - classes.dead
     return [
         f"{out}: {manifest.n_images:,} images, {manifest.n_neurons:,} neurons, {size}",
         f"{live:,} neurons fire, {classes.dead:,} never do; {classes.always_on:,} are in the top-20 of every "
         f"image, {classes.rare:,} fire in less than 0.1 % of them",
-        f"see it: python app.py --store {out}        check it: python -m index verify {out}",
+        f"see it:   python app.py {chosen}",
+        f"check it: python -m index verify {chosen}",
     ]

@@ -69,6 +69,6 @@ def run(args: argparse.Namespace) -> int:
     lines = [f"merged {merged.manifest.n_parts} parts in {common.time_words(time.monotonic() - started)}"]
     total = merged.manifest.n_images + len(merged.skipped)
     lines += common.skipped_words(merged.skipped, total)
-    lines += common.store_words(args.out, merged.manifest, merged.classes)
+    lines += common.store_words(args.out, merged.manifest, merged.classes, common.choice_of(args))
     print("\n".join(lines))
     return 0

@@ -128,6 +128,19 @@ def test_repairs_try_what_the_suspects_say_and_put_the_best_first(toy: LinearSes
     )
 
 
+def test_the_last_word_of_an_answer_without_a_full_stop_is_repaired(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As captions of some models end, and answers that were cut: without the word it is but a beginning."""
+    pixels = np.random.default_rng(0).integers(0, 256, (44, 70, 3), dtype=np.uint8)
+    view = session.look(Image.fromarray(pixels))
+    monkeypatch.setattr(session, "answer", lambda *asked, **how: "the cat with a red dog")
+    found = repair(session, view, "dog", neurons=1, measure=2, max_new_tokens=3)
+    assert found.instead == "the cat" and found.tried and found.complete
+    with pytest.raises(EditError, match="one begins the other"):
+        repair(session, view, "dog", instead="the cat", neurons=1, measure=2, max_new_tokens=3)
+
+
 def test_repairs_can_be_watched_and_stopped_and_refuse_nonsense(toy: LinearSession) -> None:
     heard: list[tuple[int, int]] = []
     whole = repair(toy, toy.view, "dog", measure=4, batch=7, progress=lambda *seen: heard.append(seen))

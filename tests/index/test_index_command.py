@@ -115,7 +115,7 @@ def test_one_build_is_the_merge_of_its_parts(
     assert call("build", *source, "--out", tmp_path / "one") == 0
     printed = capsys.readouterr()
     assert "11 pictures in" in printed.out and "img/s" not in printed.err
-    assert f"python app.py --store {tmp_path / 'one'}" in printed.out
+    assert f"python app.py {' '.join(site[:4])} --store {tmp_path / 'one'}\n" in printed.out
     for part in ("1/3", "2/3", "3/3"):
         assert call("build", *source, "--shard", part, "--out", tmp_path / "parts") == 0
     assert "words: " not in printed.err
