@@ -108,11 +108,9 @@ def test_every_measurement_takes_them(name: str) -> None:
     add_options(parser, kind)
     config = made(kind, parser.parse_args(LINE.split()))
     assert config.loading == CHOSEN.loading and config.hints == CHOSEN.hints
-    assert (config.model, config.sae, config.store, config.block) == ("owner/name", "weights/sae.pt", *TAIL)
+    chosen = (config.model, config.sae, config.store, config.block)
+    assert chosen == ("owner/name", "weights/sae.pt", "stores/mine", 7)
     assert made(kind, parser.parse_args([])) == kind()
-
-
-TAIL = ("stores/mine", 7)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +150,24 @@ def test_help_loads_neither_torch_nor_transformers() -> None:
     assert done.stdout.strip() == "[] False", done.stderr
 
 
-def test_a_wrong_device_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ExplorerError, match="unknown device"):
-        Loading(device="tpu")
+def test_a_cluster_settles_device_and_dtype_before_it_starts(
+    tiny_lvlm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All actors and the record of the build must mean the same, whatever machine they are on."""
+    from index.commands import cluster
+
+    line = f"cluster --scenes 3 --out o --sae s.pt --model {tiny_lvlm_folder}".split()
+
+    def settled(*more: str) -> tuple[str, str, float]:
+        found = cluster._settled(command._parser("cluster").parse_args([*line, *more]))
+        assert found.model == str(tiny_lvlm_folder.absolute()) and found.sae == "s.pt"
+        return found.device, found.dtype, found.gpus_per_actor
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert settled() == settled("--device", "cpu") == ("cpu", "float32", 0.0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert settled() == settled("--device", "cuda") == ("cuda", "float32", 1.0)
+    assert settled("--dtype", "bfloat16") == ("cuda", "bfloat16", 1.0)
+    assert settled("--device", "cpu") == ("cpu", "float32", 0.0)
+    with pytest.raises(ExplorerError, match="does not go with 1 GPUs per actor"):
+        settled("--device", "cpu", "--gpus-per-actor", "1")
