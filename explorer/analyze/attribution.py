@@ -157,7 +157,10 @@ def _ranked(
 
 @dataclass(frozen=True, eq=False)
 class Contributions:
-    """z (g . W_dec) of every activation at the patches asked about: four tensors of one length."""
+    """z (g . W_dec) of every activation at the patches asked about: four tensors of one length.
+
+    tokens: the patch of the main grid, -1 beside it; activations: 0 at further scales.
+    """
 
     tokens: Tensor
     neurons: Tensor
@@ -167,22 +170,25 @@ class Contributions:
 
     @classmethod
     def of(cls, session: Session, view: View, gradient: Tensor, mask: np.ndarray) -> Self:
-        """From the gradient [T, d] of a word's log-probability by the patches.
+        """From the gradient [T, d] of a word's log-probability by the patches of `View.everywhere`.
 
-        Raises EditError where nothing fires.
+        Patches of further scales count for the patch of the main grid under them; those beside it only when
+        the whole picture is asked about. Raises EditError where nothing fires.
         """
-        codes = view.codes
-        here = torch.from_numpy(mask.ravel())[codes.tokens]
+        codes, patches, cells = view.everywhere
+        asked = torch.from_numpy(np.append(mask.ravel(), bool(mask.all())))
+        here = asked[cells[codes.tokens]]
         if not here.any():
             raise EditError(f"no neuron fires at the {int(mask.sum())} patches asked about; choose others")
         tokens, neurons, values = (column[here] for column in codes)
         slopes = torch.zeros_like(values)
-        directions, scale = session.sae.W_dec.detach().cpu(), session.sae.scale(view.patches)
+        directions, scale = session.sae.W_dec.detach().cpu(), session.sae.scale(patches)
         gradient = gradient if scale is None else gradient * scale.factor.to(gradient)
         for start in range(0, len(tokens), _CHUNK):
             part = slice(start, start + _CHUNK)
             slopes[part] = (gradient[tokens[part]] * directions[neurons[part]]).sum(1)
-        return cls(tokens, neurons, values, values * slopes, mask)
+        shown = values.where(tokens < mask.size, 0.0)
+        return cls(cells[tokens], neurons, shown, values * slopes, mask)
 
     def guesses(self, rank: Rank) -> list[Guess]:
         """All neurons that fire there, best guess first; of equal ones the lower neuron first."""
@@ -197,7 +203,7 @@ class Contributions:
 
     def map(self, neuron: int | None = None) -> np.ndarray:
         """What a neuron, or all of them, contributes at each patch: [rows, cols] float32."""
-        here = slice(None) if neuron is None else self.neurons == neuron
+        here = self.tokens >= 0 if neuron is None else (self.tokens >= 0) & (self.neurons == neuron)
         found = torch.zeros(self.mask.size)
         found.index_add_(0, self.tokens[here], self.values[here])
         return found.numpy().reshape(self.mask.shape)

@@ -90,7 +90,8 @@ def word_map(
     asked = session.lvlm.default_prompt if prompt is None else prompt
     said = session.answer(view, asked) if answer is None else answer
     chosen = _checked_words(session, said, words)
-    firing = torch.unique(view.codes.neurons).numpy()
+    whole = view.everywhere
+    firing = torch.unique(whole.codes.neurons).numpy()
     pool = firing if neurons is None else checked(neurons, view.n_neurons)
     if not len(pool) or limit < 1 or tried < 1:
         raise EditError(
@@ -99,9 +100,9 @@ def word_map(
     weights = _looks(session, view, asked, said, chosen)
     slopes = session.word_gradients(view, asked, said, chosen)
     attention = attended(view.codes, weights, pool)
-    scale = session.sae.scale(view.patches)
+    scale = session.sae.scale(whole.patches)
     gradients = slopes.gradients if scale is None else slopes.gradients * scale.factor.to(slopes.gradients)
-    gradient = attributed(view.codes, gradients, session.sae.W_dec, pool)
+    gradient = attributed(whole.codes, gradients, session.sae.W_dec, pool)
     if neurons is None:
         first = best(np.stack([attention, gradient]), tried)
         pool, attention, gradient = pool[first], attention[:, first], gradient[:, first]

@@ -220,12 +220,15 @@ class Inside(Stored):
     ) -> WordGradients:
         """The log-probability of each word, and its gradient by the picture's patches: [W, T, d].
 
-        The words are those of `lvlm.answer_words(answer)`. At the SAE's block, after the edits.
+        The patches are those of `View.everywhere`: of the main grid, then of each further scale. The words
+        are those of `lvlm.answer_words(answer)`. At the SAE's block, after the edits.
         """
         hidden = self._steered(view, Intervention(tuple(edits)))[0]
         with self._line.turn():
             found = self.lvlm.word_gradients(hidden, self.block, prompt, answer, words, view.prepared)
-        return found._replace(gradients=view.prepared.patches(found.gradients))
+        slopes = [view.prepared.patches(found.gradients)]
+        slopes += [found.gradients[:, scale.places] for scale in view.prepared.scales]
+        return found._replace(gradients=torch.cat(slopes, dim=1))
 
     def word_attention(
         self,

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from explorer.errors import EditError
 from explorer.records import Activation, Grid
 from explorer.sae import SparseCodes
+from explorer.session.scales import Everywhere, everywhere
 from explorer.vlm import Prepared
 from explorer.vlm.memory import Memory
 
@@ -104,6 +106,11 @@ class View:
     def grid(self) -> Grid:
         """Where its patches lie."""
         return self.prepared.grid
+
+    @cached_property
+    def everywhere(self) -> Everywhere:
+        """Its patches at all scales, for what counts whatever reaches the text."""
+        return everywhere(self.prepared, self.hidden, self.codes, self.further)
 
     @property
     def firing(self) -> SparseCodes:
