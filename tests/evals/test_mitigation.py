@@ -60,7 +60,7 @@ class FakeSession:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     session = FakeSession()
-    monkeypatch.setattr(mitigation, "Session", SimpleNamespace(open=lambda *_: session))
+    monkeypatch.setattr(mitigation, "Session", SimpleNamespace(chosen=lambda *_: session))
     return session
 
 

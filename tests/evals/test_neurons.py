@@ -238,7 +238,7 @@ def test_the_command_writes_what_it_measured(
 
     class Looking(FakeSession):
         @classmethod
-        def open(cls, *parts: object) -> Looking:
+        def chosen(cls, *parts: object) -> Looking:
             opened.extend(parts)
             return cls()
 
