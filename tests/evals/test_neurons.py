@@ -233,12 +233,12 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], words
 def test_the_command_writes_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened: list[object] = []
+    opened: list[NeuronsConfig] = []
     looked = iter([0.1, 0.3])
 
     class Looking(FakeSession):
         @classmethod
-        def chosen(cls, *parts: object) -> Looking:
+        def chosen(cls, *parts: NeuronsConfig) -> Looking:
             opened.extend(parts)
             return cls()
 
@@ -254,7 +254,8 @@ def test_the_command_writes_what_it_measured(
     monkeypatch.setattr("sys.argv", line.split())
     neurons.main()
     report = json.loads(out.read_text())
-    assert json.loads(capsys.readouterr().out) == report and opened == [None, None, "s"]
+    assert json.loads(capsys.readouterr().out) == report
+    assert [(choice.model, choice.sae, choice.store) for choice in opened] == [(None, None, "s")]
     assert report["config"]["suppress"] == "-20.0" and report["config"]["first_seed"] == "50"
     assert report["variance_explained"] == pytest.approx(0.8)
     assert (report["suppression"]["mentions"], report["suppression"]["removed"]) == (4, 1.0)
