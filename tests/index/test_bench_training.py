@@ -56,6 +56,7 @@ def test_the_measured_training_has_no_dead_neurons_and_keeps_k() -> None:
     assert isinstance(summary, Summary) and len(turns) == 3
     assert all(turn.apart < 1e-3 for turn in turns)
     assert summary.ours == sorted(turn.ours for turn in turns)[1]
+    assert summary.ratio == sorted(turn.dense / turn.ours for turn in turns)[1]
     assert config_of(SMALL).n_neurons(8) == 64
     with pytest.raises(SAEError, match="65 neurons are no multiple of the width 8"):
         config_of(SMALL._replace(neurons=65))
