@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from explorer.sae import SAE, load_sae
 from explorer.session.site import site_block
 from explorer.vlm import LVLM, open_lvlm
 from explorer.vlm.loading import Choice, Tell, silent
+from explorer.vlm.loading_id import weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED_MODEL = ROOT / "assets" / "lvlm"
@@ -44,6 +46,17 @@ def open_parts(choice: Choice, tell: Tell = silent) -> Parts:
             "with the same vision tower"
         )
     return Parts(lvlm, sae.to(lvlm.model.device))
+
+
+def is_embedded(model_id: str) -> bool:
+    """Whether a model is the one that ships with the program, by its weights, wherever they lie."""
+    return model_id.rpartition("@")[2] == _embedded_weights()
+
+
+@cache
+def _embedded_weights() -> str:
+    """The part of the embedded model's id that follows its weights; "-" where it is not there."""
+    return weights_digest(EMBEDDED_MODEL)[:12] if EMBEDDED_MODEL.is_dir() else "-"
 
 
 def open_sae(choice: Choice, tell: Tell = silent) -> SAE:

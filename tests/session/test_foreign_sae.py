@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from explorer import Session
 from explorer.errors import SAEError
 from explorer.sae import SAE, ActivationRule
-from explorer.session.opening import open_parts
+from explorer.session.opening import EMBEDDED_MODEL, is_embedded, open_parts
 from explorer.session.site import site_block
 from explorer.vlm import open_lvlm
 from explorer.vlm.loading import Choice
+from explorer.vlm.loading_id import weights_digest
 from index.__main__ import main
 
 WIDTH, NEURONS = 32, 20
@@ -99,3 +100,8 @@ def test_warnings_are_seen_in_quiet_commands_too(
         assert main(["build", *built, *parts]) == 0
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("warning: ")
+
+
+def test_the_embedded_model_is_known_by_its_weights(tiny_lvlm_folder: Path) -> None:
+    assert is_embedded(f"elsewhere@{weights_digest(EMBEDDED_MODEL)[:12]}")
+    assert not is_embedded(open_lvlm(tiny_lvlm_folder).model_id)

@@ -217,9 +217,12 @@ def test_percent(share: float, words: str) -> None:
     assert percent(share) == words
 
 
-def test_notices() -> None:
+def test_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     view = make_view()
     assert panels.notices(FakeSession(), view) == ""  # type: ignore[arg-type]
+    said = panels.notices(FakeSession(known=False), view)  # type: ignore[arg-type]
+    assert "unlike those of the index" in said and "drawn" not in said, "other models know more"
+    monkeypatch.setattr(panels, "is_embedded", lambda model_id: model_id == "fake@0")
     assert "only knows drawn scenes" in panels.notices(FakeSession(known=False), view)  # type: ignore[arg-type]
     assert panels.notices(FakeSession(has_store=False), view) == ""  # type: ignore[arg-type]
 

@@ -11,6 +11,7 @@ from PIL import Image
 from explorer.cases.examples import Example
 from explorer.errors import StoreError
 from explorer.session import Session, View
+from explorer.session.opening import is_embedded
 from explorer.ui.buttons import does
 from explorer.ui.heat import data_uri
 
@@ -81,15 +82,17 @@ def questions(items: Iterable[str], asked: str) -> str:
 
 
 def notices(session: Session, view: View) -> str:
-    """What a person should know before trusting the page: a picture unlike the drawn world."""
+    """What a person should know before trusting the page: a picture unlike those of the index."""
     try:
         familiar = session.familiar(view)
     except StoreError:
         return ""  # the page says so already, over all tabs
     if familiar:
         return ""
-    return (
-        '<p class="notice" role="status"><b>This picture is unlike those of the index.</b> The embedded '
-        "model only knows drawn scenes: its words about this picture mean little, and so do the names of its "
-        "neurons.</p>"
-    )
+    why = "The SAE explains it less well than those, and its neurons' names, found on them, mean less here."
+    if is_embedded(session.lvlm.model_id):
+        why = (
+            "The embedded model only knows drawn scenes: its words about this picture mean little, and so do "
+            "the names of its neurons."
+        )
+    return f'<p class="notice" role="status"><b>This picture is unlike those of the index.</b> {why}</p>'
