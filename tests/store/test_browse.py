@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
+@cache
+def summaries_of(store: Store) -> tuple[NeuronSummary, ...]:
+    """All of them, read once: no test changes the store that they share."""
+    return tuple(store.summaries(range(NEURONS)).values())
+
+
+@cache
 def words_of(store: Store, neuron: int) -> tuple[list[str], list[str]]:
     """The words that people wrote about a neuron, and those of the store's texts."""
     note = store.note(neuron)
@@ -78,7 +86,7 @@ def key_of(one: NeuronSummary, wanted: Wanted) -> object:
 
 def expected(store: Store, wanted: Wanted) -> list[int]:
     """All neurons that pass, in order, by the plainest means."""
-    passing = [one for one in store.summaries(range(NEURONS)).values() if passes(store, one, wanted)]
+    passing = [one for one in summaries_of(store) if passes(store, one, wanted)]
     known = [one for one in passing if key_of(one, wanted) is not None]
     known.sort(key=lambda one: key_of(one, wanted), reverse=wanted.descending)  # type: ignore[arg-type, return-value]
     if wanted.descending:  # equal ones by ascending neuron all the same
