@@ -7,6 +7,8 @@ depends on, besides positions. Knows the text stack of transformers' models; not
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from transformers import Cache, PreTrainedModel
@@ -39,7 +41,7 @@ class TextSide:
     def size(self) -> int:
         """How many weights it has; a head that shares the embeddings counts once."""
         weights = [*self.stack.parameters(), *self.model.get_output_embeddings().parameters()]
-        return sum({id(one): one.numel() for one in weights}.values())
+        return sum({id(one): _count(one) for one in weights}.values())
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Rows [..., R] of tokens [...]."""
@@ -84,6 +86,12 @@ class TextSide:
 def placed(positions: torch.Tensor, batch: int) -> torch.Tensor:
     """Positions [axes, n] for a batch, as stacks take them: [axes, B, n], or [B, n] for a single axis."""
     return positions.expand(batch, -1) if len(positions) == 1 else positions[:, None].expand(-1, batch, -1)
+
+
+def _count(weight: nn.Parameter) -> int:
+    """How many numbers a matrix stands for: in 4 bits two of them share a byte."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else math.prod(state.shape)
 
 
 def along(positions: torch.Tensor | None, start: int, count: int) -> torch.Tensor | None:

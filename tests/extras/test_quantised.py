@@ -50,7 +50,7 @@ def test_what_the_sae_sees_keeps_its_values(opened: Llava, folder: Path) -> None
     kinds = {type(one).__name__ for one in opened.model.get_decoder().layers.modules()}
     assert kinds & {"Linear8bitLt", "Linear4bit"} and "Linear" not in kinds
     assert type(opened.model.lm_head) is torch.nn.Linear
-    assert opened.model_id == plain.model_id
+    assert (opened.model_id, opened.text_size) == (plain.model_id, plain.text_size)
 
 
 def test_answers_are_the_models_own(opened: Llava) -> None:
