@@ -119,12 +119,18 @@ def run(
     label(sae, eye, plan)
     measures = exam.take(sae)
     together(team, placed.device)
+    skipped = _close(record, sae, metrics, measures)
+    return Outcome(sae, metrics, measures, skipped, sum(map(len, plan.material)))
+
+
+def _close(record: Record, sae: SAE, metrics: TrainMetrics, measures: Measures) -> list[SkippedRow]:
+    """Write the last figures into the SAE and the record; the pictures that could not be used."""
     skipped = record.skipped.rows()
     sae.facts.update(measures.facts(), skipped=len(skipped))
     done = {"step": metrics.steps, "vectors": metrics.vectors, "norm_factor": metrics.norm_factor}
     record.keep_until(metrics.steps - 1)
     record.log({**done, **measures.facts(), "final": True, "skipped": len(skipped)})
-    return Outcome(sae, metrics, measures, skipped, sum(map(len, plan.material)))
+    return skipped
 
 
 def _stream(
