@@ -13,6 +13,11 @@ def site_block(lvlm: LVLM, sae: SAE) -> int:
     Raises SAEError when the SAE was trained on other weights or vectors of another width, or names a place
     that is no block's output; ModelError when its block does not exist or cannot matter to the text.
     """
+    if sae.model_id is not None and _weights(sae.model_id) != _weights(lvlm.model_id):
+        raise SAEError(
+            f"the SAE was trained on the model {sae.model_id}, this one is {lvlm.model_id}; "
+            "use an SAE that was trained on this model (--sae)"
+        )
     if sae.site_block is None and (hook := sae.facts.get("hook")):
         raise SAEError(
             f"the SAE reads {str(hook)!r:.120}, its files say, which names no output of a block of a "
@@ -25,11 +30,6 @@ def site_block(lvlm: LVLM, sae: SAE) -> int:
         raise SAEError(
             f"the SAE takes vectors of width {sae.width}, but block {block} of {lvlm.model_id} gives "
             f"{width}; use an SAE that was trained on this model"
-        )
-    if sae.model_id is not None and _weights(sae.model_id) != _weights(lvlm.model_id):
-        raise SAEError(
-            f"the SAE was trained on the model {sae.model_id}, this one is {lvlm.model_id}; "
-            "use an SAE that was trained on this model"
         )
     return block
 

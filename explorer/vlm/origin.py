@@ -54,6 +54,9 @@ TROUBLE = (
     SafetensorError,
 )
 """What from_pretrained raises for missing, damaged or ill-fitting files, and without a network."""
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
+"""Files of an image processor and of a tokenizer: one of them is always there."""
 UNTOLD = 1 << 30
 """Bytes of weights up to which nothing is told of the memory."""
 UNWEIGHED = 1 << 28
@@ -107,10 +110,26 @@ class Origin:
 
     def parts(self) -> Parts:
         """Part by part: as a whole a processor would take torchvision's resizing where that is installed."""
-        return Parts(
-            self.reading("its processor", AutoImageProcessor.from_pretrained, backend="pil"),
-            self.reading("its processor", AutoTokenizer.from_pretrained),
-        )
+        self._holds("processor", PROCESSORS)
+        images = self.reading("its processor", AutoImageProcessor.from_pretrained, backend="pil")
+        return Parts(images, self.tokenizer())
+
+    def tokenizer(self, subfolder: str = "") -> PreTrainedTokenizerBase:
+        """The tokenizer. Raises ModelError also where transformers, for want of files, makes an empty one."""
+        self._holds("tokenizer", TOKENIZERS, subfolder)
+        found = self.reading("its tokenizer", AutoTokenizer.from_pretrained, subfolder=subfolder)
+        if not found.get_vocab().keys() - found.get_added_vocab().keys():
+            raise ModelError(f"cannot open its tokenizer from '{self.name}': its files hold no words")
+        return found
+
+    def _holds(self, what: str, names: tuple[str, ...], subfolder: str = "") -> None:
+        """Raise ModelError for a folder that has none of some files."""
+        folder = Path(self.name) / subfolder
+        if self.local and not any(found for name in names for found in folder.glob(name)):
+            raise ModelError(
+                f"cannot open its {what} from '{self.name}': {subfolder or 'the folder'} holds no "
+                f"{' or '.join(names)}; copy it from where the model came from"
+            )
 
     def processor(self, kind: type[ProcessorMixin]) -> ProcessorMixin:
         """The processor of a family whose processor is an image processor and a tokenizer."""

@@ -131,7 +131,23 @@ def test_truncated_missing_and_misshapen_weights(copy: Path) -> None:
 
 def test_a_damaged_processor(copy: Path) -> None:
     (copy / "tokenizer.json").write_text("{")
-    with pytest.raises(ModelError, match="cannot open its processor"):
+    with pytest.raises(ModelError, match="cannot open its tokenizer"):
+        open_lvlm(copy)
+
+
+def test_a_folder_without_processor_or_tokenizer(copy: Path) -> None:
+    """For some families transformers would make an empty tokenizer, and the model would answer nonsense."""
+    (copy / "tokenizer.json").rename(copy / "elsewhere.json")
+    with pytest.raises(ModelError, match=r"cannot open its tokenizer .* holds no tokenizer\.json or"):
+        open_lvlm(copy)
+    words = json.loads((copy / "elsewhere.json").read_text())
+    special = [one["content"] for one in words["added_tokens"]]
+    words["model"]["vocab"] = {token: number for number, token in enumerate(special)}
+    (copy / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(ModelError, match="its files hold no words"):
+        open_lvlm(copy)
+    (copy / "processor_config.json").unlink()
+    with pytest.raises(ModelError, match=r"its processor .* holds no preprocessor_config\.json or"):
         open_lvlm(copy)
 
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from transformers import (
     AddedToken,
-    AutoTokenizer,
     GenerationConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
@@ -131,7 +130,7 @@ class InstructBlip(Adapter):
 def open_model(origin: Origin) -> InstructBlip:
     """Open an InstructBLIP."""
     image_processor, tokenizer = origin.parts()
-    words = origin.reading("its processor", AutoTokenizer.from_pretrained, subfolder="qformer_tokenizer")
+    words = origin.tokenizer("qformer_tokenizer")
     queries = int(origin.config.num_query_tokens)
     processor = InstructBlipProcessor(image_processor, tokenizer, words, num_query_tokens=queries)
     model = origin.model(InstructBlipForConditionalGeneration)
