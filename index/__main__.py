@@ -38,6 +38,7 @@ COMMANDS = {
     "label": Command("index.commands.label", "add the words that neurons raise to a store, or renew them"),
     "upgrade": Command("index.commands.upgrade", "bring a store of the format before this one up to date"),
     "export-sae": Command("index.commands.export_sae", "write an SAE in the format of another project"),
+    "measure-sae": Command("index.commands.measure_sae", "tell what an SAE is worth on a model and pictures"),
     "bench": Command("index.commands.bench", "measure how fast the index is on this machine"),
     "train-sae": Command("index.commands.train_sae", "train a sparse autoencoder on a model's vision tower"),
 }
