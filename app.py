@@ -16,7 +16,7 @@ from pathlib import Path
 
 from explorer.errors import ExplorerError
 from explorer.vlm.loading import add_choice, choice_of, say
-from explorer.vlm.loading_full import full_told
+from explorer.vlm.loading.full import full_told
 
 ROOT = Path(__file__).resolve().parent
 STORE = Path("stores") / "embedded"

@@ -16,7 +16,7 @@ from types import FrameType, ModuleType
 from typing import NamedTuple
 
 from explorer.errors import ExplorerError
-from explorer.vlm.loading_full import full_told
+from explorer.vlm.loading.full import full_told
 from index.commands.common import EXIT_CODES
 
 DONE, FAILED, SIGNALLED = 0, 1, 128

@@ -23,7 +23,7 @@ import numpy as np
 
 from explorer.errors import ExplorerError
 from explorer.vlm.loading import Choice, add_choice, chosen_fields
-from explorer.vlm.loading_full import full_told
+from explorer.vlm.loading.full import full_told
 
 WRONG, STOPPED = 2, 130
 """Exit status after a user's mistake, and after Ctrl-C."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from explorer.records import Cancel
-from explorer.vlm.loading_full import full_told
+from explorer.vlm.loading.full import full_told
 
 ADVICE = (
     "ask again, for a shorter answer or about a smaller picture; for good, open the model with --quantize "

@@ -11,7 +11,7 @@ from explorer.sae import SAE, load_sae
 from explorer.session.site import site_block
 from explorer.vlm import LVLM, open_lvlm
 from explorer.vlm.loading import Choice, Tell, silent
-from explorer.vlm.loading_id import weights_digest
+from explorer.vlm.loading.identity import weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED_MODEL = ROOT / "assets" / "lvlm"

@@ -1,7 +1,7 @@
 """How much memory a model needs, from its config alone: `python -m explorer.vlm.needs [NAME ...]`.
 
 Without names: the published checkpoints whose shapes lie in published.json, so that no network is needed.
-Nothing is loaded; all figures are computed (see `loading_memory` for what they count).
+Nothing is loaded; all figures are computed (see `loading.memory` for what they count).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def row(name: str, revision: str | None = None) -> Row:
     """
     import torch
 
-    from explorer.vlm.loading_memory import need_of, on_meta
+    from explorer.vlm.loading.memory import need_of, on_meta
 
     config = _config(name, revision)
     with contextlib.redirect_stderr(io.StringIO()):
@@ -81,7 +81,7 @@ def _class(config: Any) -> Any:
 
 def lines(rows: Sequence[Row]) -> Iterator[str]:
     """The table, a line at a time."""
-    from explorer.vlm.loading_full import gib
+    from explorer.vlm.loading.full import gib
 
     width = max(len("computed, no model was loaded"), *(len(one.name) for one in rows))
     heads = [f"{name:>9}" for name, _ in KINDS]

@@ -18,7 +18,7 @@ import torch
 from explorer.errors import ModelError
 from explorer.vlm.base import LVLM
 from explorer.vlm.loading import Dtype, Loading, Tell, silent
-from explorer.vlm.loading_names import Place, check_config, folder_config, locate
+from explorer.vlm.loading.refusals import Place, check_config, folder_config, locate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -29,18 +29,18 @@ from transformers import (
 
 from explorer.errors import ModelError
 from explorer.vlm.loading import Loading, Tell, silent
-from explorer.vlm.loading_full import full_told, is_full
-from explorer.vlm.loading_hub import hub_words
-from explorer.vlm.loading_id import weight_bytes, weights_digest
-from explorer.vlm.loading_memory import (
+from explorer.vlm.loading.full import full_told, is_full
+from explorer.vlm.loading.hub import hub_words
+from explorer.vlm.loading.identity import weight_bytes, weights_digest
+from explorer.vlm.loading.memory import (
     free_memory,
     need_of,
     on_meta,
     refuse_too_large,
     told,
 )
-from explorer.vlm.loading_parts import parts_of
-from explorer.vlm.loading_spread import spread
+from explorer.vlm.loading.parts import parts_of
+from explorer.vlm.loading.spread import spread
 
 TROUBLE = (
     OSError,

@@ -17,7 +17,7 @@ from explorer.session.machine import running
 from explorer.vlm import open_lvlm
 from explorer.vlm.families.llava import Llava
 from explorer.vlm.loading import Loading
-from explorer.vlm.loading_memory import need_of, on_meta
+from explorer.vlm.loading.memory import need_of, on_meta
 from explorer.vlm.synthetic import Shape, random_llava
 
 

@@ -17,7 +17,7 @@ from explorer.session.opening import EMBEDDED_MODEL, is_embedded, open_parts
 from explorer.session.site import site_block
 from explorer.vlm import open_lvlm
 from explorer.vlm.loading import Choice
-from explorer.vlm.loading_id import weights_digest
+from explorer.vlm.loading.identity import weights_digest
 from index.__main__ import main
 
 WIDTH, NEURONS = 32, 20

@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedConfig
 
 from explorer.errors import ModelError
-from explorer.vlm import loading_id, open_lvlm
-from explorer.vlm.loading import Loading
-from explorer.vlm.loading_names import locate
+from explorer.vlm import open_lvlm
+from explorer.vlm.loading import Loading, identity
+from explorer.vlm.loading.refusals import locate
 from explorer.vlm.opening import FAMILIES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -96,33 +96,33 @@ def test_large_folders_are_sampled_small_ones_read_whole(copy: Path, tmp_path: P
     rng = torch.Generator().manual_seed(0)
     data = torch.randn(1 << 20, generator=rng)
     save_file({"a": data}, copy / "model.safetensors")
-    size = loading_id.weight_bytes(copy)
-    whole, sampled = loading_id.weights_digest(copy, size), loading_id.weights_digest(copy, size - 1)
-    assert whole != sampled == loading_id.weights_digest(copy, 0)
+    size = identity.weight_bytes(copy)
+    whole, sampled = identity.weights_digest(copy, size), identity.weights_digest(copy, size - 1)
+    assert whole != sampled == identity.weights_digest(copy, 0)
     moved = Path(shutil.copytree(copy, tmp_path / "elsewhere"))
-    assert loading_id.weights_digest(moved, 0) == sampled
+    assert identity.weights_digest(moved, 0) == sampled
     save_file({"b": data}, copy / "model.safetensors")
-    assert loading_id.weights_digest(copy, 0) != sampled  # another name in the header
+    assert identity.weights_digest(copy, 0) != sampled  # another name in the header
     save_file({"a": data * 1.001}, copy / "model.safetensors")
-    assert loading_id.weights_digest(copy, 0) != sampled
+    assert identity.weights_digest(copy, 0) != sampled
 
 
 def test_a_large_file_is_read_in_pieces_only(tmp_path: Path) -> None:
     """A sparse file of 40 GiB would take a minute to hash whole."""
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(40 << 30)
-    first = loading_id.weights_digest(tmp_path)
+    first = identity.weights_digest(tmp_path)
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.seek(-5, 2)
         file.write(b"x")
-    assert loading_id.weights_digest(tmp_path) != first
+    assert identity.weights_digest(tmp_path) != first
 
 
 def test_the_embedded_model_keeps_its_id() -> None:
     from explorer.session.opening import EMBEDDED_MODEL, EMBEDDED_SAE, open_sae
     from explorer.vlm import Choice
 
-    digest = loading_id.weights_digest(EMBEDDED_MODEL)[:12]
+    digest = identity.weights_digest(EMBEDDED_MODEL)[:12]
     assert EMBEDDED_SAE.exists() and open_sae(Choice()).model_id == f"lvlm@{digest}"
 
 

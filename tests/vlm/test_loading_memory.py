@@ -12,12 +12,12 @@ import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedModel, Qwen2VLForConditionalGeneration
 
 from explorer.errors import ModelError
-from explorer.vlm import loading_memory, open_lvlm, origin
-from explorer.vlm.loading import Loading
-from explorer.vlm.loading_full import ADVICE, full_told, full_words, gib, is_full
-from explorer.vlm.loading_memory import Free, Need, free_memory, need_of, on_meta, refuse_too_large, told
-from explorer.vlm.loading_parts import parts_of
-from explorer.vlm.loading_spread import spread
+from explorer.vlm import open_lvlm, origin
+from explorer.vlm.loading import Loading, memory
+from explorer.vlm.loading.full import ADVICE, full_told, full_words, gib, is_full
+from explorer.vlm.loading.memory import Free, Need, free_memory, need_of, on_meta, refuse_too_large, told
+from explorer.vlm.loading.parts import parts_of
+from explorer.vlm.loading.spread import spread
 from explorer.vlm.needs import _config, lines, published, row
 from explorer.vlm.opening import checkpoint_dtype, config_of, device_of
 
@@ -137,16 +137,16 @@ def test_free_memory_is_the_systems_or_the_groups(tmp_path: Path) -> None:
     assert 1 << 20 < free_memory(torch.device("cpu")).bytes < 1 << 50
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    2000 kB\n")
-    assert loading_memory._main_memory(tmp_path) == 2_048_000
+    assert memory._main_memory(tmp_path) == 2_048_000
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
     (group / "memory.max").write_text("1000000\n")
     (group / "memory.current").write_text("900000\n")
     (group / "memory.stat").write_text("anon 5\ninactive_file 50000\n")
-    assert loading_memory._main_memory(tmp_path) == 150_000
+    assert memory._main_memory(tmp_path) == 150_000
     (group / "memory.max").write_text("max\n")
-    assert loading_memory._main_memory(tmp_path) == 2_048_000
-    assert loading_memory._main_memory(tmp_path / "nowhere") == 1 << 60
+    assert memory._main_memory(tmp_path) == 2_048_000
+    assert memory._main_memory(tmp_path / "nowhere") == 1 << 60
 
 
 def test_opening_tells_and_refuses_before_loading(

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from explorer.errors import ModelError
 from explorer.vlm.loading import Quantized
-from explorer.vlm.loading_full import gib
-from explorer.vlm.loading_memory import need_of, weight_of
-from explorer.vlm.loading_parts import parts_of
+from explorer.vlm.loading.full import gib
+from explorer.vlm.loading.memory import need_of, weight_of
+from explorer.vlm.loading.parts import parts_of
 
 
 def spread(

@@ -15,8 +15,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from explorer.errors import ModelError
 from explorer.vlm.loading import Loading, Quantized
-from explorer.vlm.loading_full import gib
-from explorer.vlm.loading_parts import Part, linear_names, parts_of
+from explorer.vlm.loading.full import gib
+from explorer.vlm.loading.parts import Part, linear_names, parts_of
 from explorer.vlm.memory import READINGS
 
 BYTES = {torch.float32: 4.0, torch.bfloat16: 2.0, torch.float16: 2.0, torch.float64: 8.0}
