@@ -23,6 +23,8 @@ HINTS = ("top_k",)
 WEIGHTS = "sae.safetensors"
 SHAPES = {"encoder.weight": "F d", "encoder.bias": "F", "W_dec": "F d", "b_dec": "d"}
 ACTIVATIONS = ("topk", "groupmax")
+COMMIT = r"[0-9a-f]{40}"
+"""The name of a folder of the hub's cache, which says nothing of the place."""
 REFUSED = {
     "transcode": "a transcoder predicts a module's output from its input; it does not encode one place",
     "skip_connection": "a linear path past the activations adds to what they decode to",
@@ -104,7 +106,7 @@ def _facts(found: Found) -> dict[str, Any]:
         "project": "EvolvingLMMs-Lab/multimodal-sae" if multimodal else "EleutherAI/sparsify",
         "class": "Sae" if "activation" not in found.config else "SparseCoder",
         "model": text(run, "model"),
-        "hook": folder.name,
+        "hook": None if re.fullmatch(COMMIT, folder.name) else folder.name,
     }
 
 

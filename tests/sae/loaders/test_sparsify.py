@@ -231,6 +231,11 @@ def test_the_folder_names_the_place(tmp_path: Path, hook: str, block: int | None
     assert sae.model_id is None and sae.tokens is None
 
 
+def test_a_commit_names_no_place(tmp_path: Path) -> None:
+    """As the folder of a repository is called in the hub's cache."""
+    assert load_sae(written(tmp_path / ("0123456789" * 4), made(), settings())).facts["hook"] is None
+
+
 def test_multimodal_sae_is_told_apart(tmp_path: Path) -> None:
     config = {
         "expansion_factor": 3,
