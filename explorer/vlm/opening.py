@@ -39,6 +39,9 @@ FAMILIES: dict[str, str] = {
 """config.model_type -> module in `explorer.vlm.families`, which has open_model(origin). A new family is one
 file there and one line here."""
 
+OWN_SIZE = ("qwen", "qwen3")
+"""Families that read a picture in its own size, up to a limit."""
+
 
 def open_lvlm(
     model: str | Path,
@@ -62,6 +65,11 @@ def open_lvlm(
     how, where = replace(how.loading, revision=place.revision), device_of(how)
     config, commit = _config(place, how)
     family = FAMILIES[config.model_type]
+    if how.max_pixels is not None and family not in OWN_SIZE:
+        raise ModelError(
+            f"'{place.name}' reads pictures in sizes of its own choice: leave out --max-pixels, which is for "
+            "models that read each in its own size (Qwen)"
+        )
     chosen = dtype or (None if how.dtype is None else getattr(torch, how.dtype))
     if chosen is None and where.type == "cpu":
         chosen = torch.float32

@@ -231,9 +231,21 @@ class Qwen25Reader(WithoutVideos, Qwen2_5_VLProcessor):
 
 
 def reading(origin: Origin, kind: type[ProcessorMixin]) -> ProcessorMixin:
-    """The processor of a checkpoint, with the published chat template where it has none."""
+    """The processor of a checkpoint, with the published chat template where it has none.
+
+    Raises ModelError for a limit of pixels below what the model needs.
+    """
     processor = origin.processor(kind)
     processor.chat_template = processor.chat_template or processor.tokenizer.chat_template or CHAT
+    wished, images = origin.loading.max_pixels, processor.image_processor
+    if wished is not None:
+        size = dict(images.size)
+        least = max(int(size["shortest_edge"]), (images.patch_size * images.merge_size) ** 2)
+        if wished < least:
+            raise ModelError(
+                f"{wished:,} pixels are too few for '{origin.name}', which takes {least:,} or more"
+            )
+        images.size = {**size, "longest_edge": min(wished, int(size["longest_edge"]))}
     return processor
 
 

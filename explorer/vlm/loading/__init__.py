@@ -48,6 +48,7 @@ class Loading:
     revision: branch, tag or commit of a hub name.
     trust_remote_code: whether Python code that comes with a model may be run.
     try_anyway: open it even when it does not seem to fit into the memory.
+    max_pixels: of a picture, for models that read pictures in their own size; None for the model's own limit.
     """
 
     device: str = "cpu"
@@ -57,6 +58,7 @@ class Loading:
     revision: str | None = None
     trust_remote_code: bool = False
     try_anyway: bool = False
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not DEVICE.fullmatch(self.device):
@@ -215,6 +217,13 @@ _ARGUMENTS = (
         "model",
         "open the model even when it does not seem to fit into the memory",
         {"action": "store_true"},
+    ),
+    _Argument(
+        "max_pixels",
+        "model",
+        "scale larger pictures down to about so many pixels, for models that read pictures in their own size "
+        "(Qwen; default: the model's own limit)",
+        {"type": natural, "metavar": "N"},
     ),
     _Argument(
         "sae", "sae", "file, folder or hub name of an SAE (default: the embedded one)", {"metavar": "NAME"}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from explorer.errors import ModelError
 from explorer.vlm import open_lvlm
 from explorer.vlm.families.qwen import CHAT, Qwen
+from explorer.vlm.loading import Loading
 from tests.vlm.families.made import made
 from tests.vlm.families.made_qwen import NEW, OLD
 from tests.vlm.families.test_contract import PROMPT, picture, seen
@@ -116,3 +117,29 @@ def test_half_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ModelError, match="its processor"):
         open_lvlm(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["qwen/qwen2_5", "qwen/qwen3"])
+def test_large_pictures_are_scaled_down_when_asked(name: str, tmp_path: Path) -> None:
+    lvlm = made(name).lvlm
+    published(lvlm, tmp_path, name)
+    large = picture(2, (400, 300))
+    free = open_lvlm(tmp_path).preprocess(large).grid
+    images = lvlm.processor.image_processor
+    wished = max(int(images.size["shortest_edge"]), 40 * images.patch_size**2)
+    held = open_lvlm(tmp_path, loading=Loading(max_pixels=wished))
+    grid = held.preprocess(large).grid
+    assert (
+        grid.rows * grid.cols * images.patch_size**2 <= wished < free.rows * free.cols * images.patch_size**2
+    )
+    assert (grid.width, grid.height) == (400, 300)
+    prepared, hidden = seen(held, large, held.read_block)
+    text = held.generate(held.features(hidden, held.read_block, prepared), PROMPT, 4, prepared)
+    assert text == held.answer_plain(large, PROMPT, 4)
+    with pytest.raises(ModelError, match="5 pixels are too few"):
+        open_lvlm(tmp_path, loading=Loading(max_pixels=5))
+
+
+def test_other_families_have_no_such_limit(tiny_lvlm_folder: Path) -> None:
+    with pytest.raises(ModelError, match="leave out --max-pixels"):
+        open_lvlm(tiny_lvlm_folder, loading=Loading(max_pixels=100_000))
