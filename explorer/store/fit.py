@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from explorer.store.manifest import Manifest
 
+SHORT = 12
+"""Digits of an SAE's id that people are shown."""
 _WORDS = {
     "model_id": "model",
     "block": "block",
@@ -22,13 +24,19 @@ def differences(manifest: Manifest, wanted: Mapping[str, object]) -> list[str]:
     wanted: facts by the manifest's names. Models are compared by the hash of their weights: a folder may
     be moved.
     """
+    pairs = ((name, getattr(manifest, name), value) for name, value in wanted.items() if value is not None)
     return [
-        f"its {_WORDS[name]} is {getattr(manifest, name)}, the session's is {value}"
-        for name, value in wanted.items()
-        if value is not None and _core(name, value) != _core(name, getattr(manifest, name))
+        f"its {_WORDS[name]} is {_shown(name, own)}, the session's is {_shown(name, value)}"
+        for name, own, value in pairs
+        if _core(name, own) != _core(name, value)
     ]
 
 
 def _core(name: str, value: object) -> object:
     """The part of a fact that must agree."""
     return str(value).rpartition("@")[2] if name == "model_id" else value
+
+
+def _shown(name: str, value: object) -> object:
+    """A fact for people: of a long id its beginning."""
+    return str(value)[:SHORT] if name == "sae_id" else value
