@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import loaded_once  # noqa: F401
 import torch
 
 import index.commands.train_sae

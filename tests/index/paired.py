@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import accelerate.utils  # noqa: F401  # loaded once, for both children
+import loaded_once  # noqa: F401
 import torch
 
 import index.commands.train_sae

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import loaded_once  # noqa: F401
 import torch
 
 import index.build
