@@ -6,7 +6,10 @@ Every page opened here fails its test when it asks anything of another machine o
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -56,14 +59,32 @@ def _random_set(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a page served by app.py, with a small store of drawn scenes."""
-    folder = tmp_path_factory.mktemp("page")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A small store of drawn scenes, and the arguments that name its model and SAE; not to be written.
+
+    Workers of one run share it: the first that needs it makes it, the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made"
+    folder.mkdir(exist_ok=True)
     there = (ROOT / "assets/lvlm").exists() and (ROOT / "assets/sae/sae.safetensors").exists()
-    parts = [] if there else _random_set(folder)
-    store = folder / "store"
-    build = [sys.executable, "-m", "index", "build", "--scenes", str(SCENES), "--out", str(store), "--quiet"]
-    subprocess.run([*build, *parts], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        store, done = folder / "store", folder / "parts.json"
+        if not done.exists():
+            parts = [] if there else _random_set(folder)
+            words = ["--scenes", str(SCENES), "--out", str(store), "--quiet", *parts]
+            command = [sys.executable, "-m", "index", "build", *words]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            done.write_text(json.dumps(parts))
+        return store, json.loads(done.read_text())
+
+
+@pytest.fixture(scope="session")
+def address(made: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a page served by app.py, with a store of its own."""
+    folder = tmp_path_factory.mktemp("page")
+    store, parts = shutil.copytree(made[0], folder / "store"), made[1]
     with served(folder, "--store", str(store), "--cases", str(folder / "cases"), *parts) as running:
         yield running.address
     assert "Traceback" not in running.log.read_text(), running.log.read_text()
