@@ -234,6 +234,9 @@ def test_examples_cover_every_case_and_ordinary_scenes() -> None:
     assert shown <= titles, "an example for every case that breaks a prior"
     assert len(examples) >= len(CASES) + 3
     html = panels.Shelf(examples.values()).html("phantom-fork")
+    assert panels.FOREIGN not in html
+    other = panels.Shelf(examples.values(), known=False).html("phantom-fork")
+    assert panels.FOREIGN in other and examples["phantom-fork"].story not in other
     assert html.count('data-do="example"') == len(examples)
     assert html.count('aria-pressed="true"') == 1 and "Phantom fork" in html
 

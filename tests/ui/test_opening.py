@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from explorer.cases.examples import Example
 from explorer.ui.visit import Focus, Visit
+from explorer.ui.workspace import panels
 from explorer.ui.workspace.looking import Looking
 from explorer.ui.workspace.opening import Opened, Opening
 from explorer.ui.workspace.steering import Steering
@@ -53,7 +54,7 @@ def test_start_opens_the_first_example(opening: Opening) -> None:
     assert opened.stage["photo"].startswith("data:image/jpeg") and opened.stage["caption"] == "One"
     assert opened.stage["photo"] not in opened.stage["value"], "a click sends the photo no second time"
     assert 'class="card"' in opened.cards and "Is there a fork?" in opened.questions
-    assert "A story." in opened.shelf and opened.notices == ""
+    assert panels.FOREIGN in opened.shelf and opened.notices == ""
     assert opened.said is None and opened.told is None and "caret" in opened.baseline
 
 

@@ -90,14 +90,19 @@ def _row(row: Row) -> str:
     return f"{name}{number} {MODES[row.mode]} {row.value:g} {place}"
 
 
-def shipped_list(entries: Sequence[Drawn], verdicts: dict[str, Replay], busy: frozenset[str]) -> str:
-    """The stories that ship, with the way to replay them all."""
+def shipped_list(
+    entries: Sequence[Drawn], verdicts: dict[str, Replay], busy: frozenset[str], known: bool = True
+) -> str:
+    """The stories that ship, with the way to replay them all. known: whether they are about this model."""
+    shows = "shows one thing that the model gets wrong, or can be talked into."
+    if not known:
+        shows = "shows what the embedded model does; this one will answer otherwise."
     done = [verdicts[one.id] for one in entries if one.id in verdicts]
     told = f"{sum(one.holds for one in done)} of {len(done)} replayed hold." if done else ""
     wait = "disabled" if busy else ""
     return (
         '<header class="list-head"><div><h2>Stories to start from</h2><p class="quiet">Each opens with its '
-        "picture, question and bench, and shows one thing that the model gets wrong, or can be talked into."
+        f"picture, question and bench, and {shows}"
         f'</p></div><p class="held quiet" role="status">{told}</p>'
         f'<button type="button" class="plain" {does("case_all")} {wait}>Replay all</button></header>'
         f'<div class="case-grid">{_cards(entries, verdicts, busy)}</div>'

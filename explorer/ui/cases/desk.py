@@ -23,6 +23,7 @@ from explorer.cases.folder import DEFAULT, Folder, id_of
 from explorer.cases.replay import Replay, captured, foreign, opened_rows, replay
 from explorer.cases.script import bundle, slug
 from explorer.errors import CaseError, ExplorerError
+from explorer.session.opening import is_embedded
 from explorer.ui.cases import cards
 from explorer.ui.cases.cards import Drawn
 from explorer.ui.hub import Hub
@@ -139,7 +140,8 @@ class Desk:
         self, mine: tuple[Drawn, ...], known: dict[str, Replay], busy: frozenset[str] = frozenset()
     ) -> tuple[str, str]:
         """The shipped and the visitor's own cases as HTML."""
-        return cards.shipped_list(self.drawn, known, busy), cards.own_list(mine, known, busy)
+        ours = is_embedded(self.session.lvlm.model_id)
+        return cards.shipped_list(self.drawn, known, busy, ours), cards.own_list(mine, known, busy)
 
     # Take away
 

@@ -13,6 +13,7 @@ import gradio as gr
 from explorer.cases.examples import Example
 from explorer.errors import ExplorerError
 from explorer.images import load_image
+from explorer.session.opening import is_embedded
 from explorer.ui.plain import plainly
 from explorer.ui.sent import sent
 from explorer.ui.visit import Focus, Said, Told, Visit
@@ -68,7 +69,7 @@ class Opening:
     def __init__(self, looking: Looking, steering: Steering, examples: dict[str, Example]) -> None:
         self.session = looking.session
         self.looking, self.steering, self.examples = looking, steering, examples
-        self.shelf = panels.Shelf(examples.values())
+        self.shelf = panels.Shelf(examples.values(), is_embedded(self.session.lvlm.model_id))
 
     @plainly
     def start(self, request: gr.Request | None = None) -> Opened:

@@ -42,10 +42,18 @@ def thumbnail(image: Image.Image) -> str:
     return data_uri(stream.getvalue())
 
 
-class Shelf:
-    """The row of example pictures; their thumbnails are made once."""
+FOREIGN = "Drawn for the embedded model; see what this one says."
+"""The story of an example where another model is open."""
 
-    def __init__(self, examples: Iterable[Example]) -> None:
+
+class Shelf:
+    """The row of example pictures; their thumbnails are made once.
+
+    known: whether their stories are about the model that is open.
+    """
+
+    def __init__(self, examples: Iterable[Example], known: bool = True) -> None:
+        self._known = known
         self._examples = [(example, thumbnail(example.image)) for example in examples]
 
     def html(self, chosen: str, story: str = "") -> str:
@@ -62,7 +70,10 @@ class Shelf:
         story = story or "Your own picture. Paste or drop another at any time."
         for example, _ in self._examples:
             if example.key == chosen:
-                story = f"<b>{escape(example.title)}.</b> {escape(example.story)}"
+                told = (
+                    example.story if self._known else "Drawn for the embedded model; see what this one says."
+                )
+                story = f"<b>{escape(example.title)}.</b> {escape(told)}"
         count = len(self._examples)
         columns = count if count <= ONE_LINE else (count + 1) // 2
         return (

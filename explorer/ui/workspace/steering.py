@@ -19,6 +19,7 @@ from explorer.cases import checks, rows, settings
 from explorer.errors import ExplorerError
 from explorer.records import Found
 from explorer.session import Session, View
+from explorer.session.opening import is_embedded
 from explorer.ui.exemplars import Strips
 from explorer.ui.plain import plainly
 from explorer.ui.sent import sent, there
@@ -34,6 +35,10 @@ PACE = 0.04
 
 NOTHING_MOVED = "Put a neuron on the bench (+) and move its slider."
 USUAL_QUESTIONS = ("What color is the apple?", "How many birds are there?")
+"""For the embedded model, which knows its own drawn world."""
+
+OPEN_QUESTIONS = ("Is there a person in the image?", "What is in the background?")
+"""For any other."""
 
 
 class Steering:
@@ -44,8 +49,9 @@ class Steering:
 
     def questions(self, visit: Visit, asked: str) -> str:
         """The questions that suggest themselves, as HTML."""
-        default = self.session.lvlm.default_prompt
-        return panels.questions((default, *(visit.questions or USUAL_QUESTIONS)), asked)
+        lvlm = self.session.lvlm
+        usual = USUAL_QUESTIONS if is_embedded(lvlm.model_id) else OPEN_QUESTIONS
+        return panels.questions((lvlm.default_prompt, *(visit.questions or usual)), asked)
 
     # Bench
 
