@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,36 @@ PLACES: dict[str, tuple[str, ...]] = {
 MAX_MODULE, MAX_FUNCTION = 400, 60
 
 
+class Parsed(NamedTuple):
+    """What a file's text holds: functions by name and length; lines: how many."""
+
+    lines: int
+    docstring: str | None
+    imports: list[ast.Import | ast.ImportFrom]
+    functions: list[tuple[str, int]]
+    handlers: list[ast.ExceptHandler]
+
+
+def parsed(text: str) -> Parsed:
+    """Go through a text once."""
+    tree = ast.parse(text)
+    found = Parsed(len(text.splitlines()), ast.get_docstring(tree), [], [], [])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.imports.append(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.functions.append((node.name, (node.end_lineno or 0) - node.lineno + 1))
+        elif isinstance(node, ast.ExceptHandler):
+            found.handlers.append(node)
+    return found
+
+
+@cache
+def read(path: Path) -> Parsed:
+    """A file, parsed once for all tests."""
+    return parsed(path.read_text(encoding="utf-8"))
+
+
 class Import(NamedTuple):
     """One imported module: who imports it, its dotted name, and where."""
 
@@ -55,10 +86,10 @@ def imports_of(path: Path, text: str | None = None) -> Iterator[Import]:
     """Every import in a file, also those inside functions; relative ones made absolute."""
     place = place_of(path)
     package = place.removesuffix(".py").removesuffix("/__init__").split("/")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if text is None else text)):
+    for node in (read(path) if text is None else parsed(text)).imports:
         if isinstance(node, ast.Import):
             yield from (Import(place, alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             depth = len(package) - node.level + (1 if path.name == "__init__.py" else 0)
             base = [*package[:depth], *filter(None, [node.module])] if node.level else [node.module]
             dotted = ".".join(base)
@@ -109,22 +140,16 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=place_of)
 def test_modules_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_MODULE, "split this module"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= MAX_FUNCTION, f"{node.name} has {length} lines"
+    assert read(path).lines <= MAX_MODULE, "split this module"
+    for name, length in read(path).functions:
+        assert length <= MAX_FUNCTION, f"{name} has {length} lines"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=place_of)
 def test_every_module_says_what_it_does_and_catches_nothing_broadly(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), "open the module by saying what it does"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler) and not (
-            isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
-        ):
+    assert read(path).docstring, "open the module by saying what it does"
+    for node in read(path).handlers:
+        if not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None):
             names = (
                 {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {""}
             )
