@@ -34,6 +34,8 @@ LATEST: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
 """An event that a newer one overtakes runs once more, on the newest."""
 QUICK: dict[str, Any] = {**LATEST, "concurrency_limit": 32}
 """For what takes milliseconds and no model. Queued, for an unqueued event cannot show a message."""
+LOOK: dict[str, Any] = {**QUICK, "concurrency_limit": 1, "concurrency_id": "looks"}
+"""For what cards and picture show: one after another, so that replies arrive in the order of clicks."""
 AT_ONCE: dict[str, Any] = {**LATEST, "queue": False}
 """For what must pass a full queue and has nothing to refuse, such as stopping an answer."""
 

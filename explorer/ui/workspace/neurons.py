@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from explorer.ui.hub import EVERYWHERE, QUICK, Hub, html
+from explorer.ui.hub import EVERYWHERE, LOOK, Hub, html
 
 EVENTS = (*EVERYWHERE, "back", "pool", "best", "mend", "halt")
 """What buttons in the cards ask for."""
@@ -40,10 +40,10 @@ def wire(hub: Hub, parts: Neurons) -> None:
     """Search; choose and pool; "pick" of every emitter: its heat on the picture."""
     s = hub.states
     for trigger in (parts.concept.submit, parts.find.click):
-        trigger(hub.looking.find, [s.visit, s.focus, parts.concept], hub.shown, **QUICK)
-    parts.cards.back(hub.looking.whole_picture, [s.visit, s.focus], hub.shown, **QUICK)
-    parts.cards.pool(hub.looking.choose_pool, [s.visit, s.focus], hub.shown, **QUICK)
+        trigger(hub.looking.find, [s.visit, s.focus, parts.concept], hub.shown, **LOOK)
+    parts.cards.back(hub.looking.whole_picture, [s.visit, s.focus], hub.shown, **LOOK)
+    parts.cards.pool(hub.looking.choose_pool, [s.visit, s.focus], hub.shown, **LOOK)
     for part in hub.emitters:
-        event = part.pick(hub.looking.pick_neuron, [s.visit, s.focus], hub.shown, **QUICK)
+        event = part.pick(hub.looking.pick_neuron, [s.visit, s.focus], hub.shown, **LOOK)
         if part is not hub.cards:
             hub.then_go(event, "workspace")

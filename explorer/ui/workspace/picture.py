@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from explorer.ui.hub import LATEST, QUICK, QUIET, Hub, html
+from explorer.ui.hub import LATEST, LOOK, QUIET, Hub, html
 from explorer.ui.workspace.stage import EMPTY, NO_PHOTO, TEMPLATE
 
 
@@ -37,5 +37,5 @@ def wire(hub: Hub, parts: Picture) -> None:
         parts.upload.upload(hub.opening.open_upload, [s.visit, parts.upload], hub.opened, **waits),
     ):
         hub.then_settle(event)
-    parts.stage.patches(hub.looking.pick_patches, [s.visit, s.focus], hub.shown, **QUICK)
-    parts.stage.back(hub.looking.whole_picture, [s.visit, s.focus], hub.shown, **QUICK)
+    parts.stage.patches(hub.looking.pick_patches, [s.visit, s.focus], hub.shown, **LOOK)
+    parts.stage.back(hub.looking.whole_picture, [s.visit, s.focus], hub.shown, **LOOK)
