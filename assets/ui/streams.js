@@ -11,6 +11,7 @@
   const joins = new Set(); // promises of events that are joining
   const waiting = new Set(); // ids of events that have joined and not completed
   const early = new Set(); // ids of events that completed before their joining was answered
+  let before = null; // the event that is joining
   let closing = null; // until the framework has closed the stream
 
   async function note(answer) {
@@ -19,7 +20,11 @@
   }
 
   async function join(...request) {
-    const answer = ask(...request);
+    // One after another, so that the queue has events in the order in which they were triggered.
+    const turn = before && Promise.race([before, new Promise((go) => setTimeout(go, CLOSED_BY))]);
+    const answer = turn ? turn.then(() => ask(...request)) : ask(...request);
+    const mine = answer.catch(() => {}).then(() => { if (before === mine) before = null; });
+    before = mine;
     const noted = answer.then(note).catch(() => {}); // what went wrong is for the framework to see
     joins.add(noted);
     await noted;
