@@ -24,6 +24,7 @@ from explorer.vlm.base import (
     AnswerWord,
     Asked,
     Choose,
+    Hears,
     Prepared,
     Step,
     WordGradients,
@@ -153,18 +154,34 @@ class Adapter(Seeing):
         rows, positions = self._rows(question, ids, features, like), self._positions(ids, like)
         return self._decoder.together(ids.tolist(), rows, positions, max_new_tokens)
 
-    @torch.no_grad()
     def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
         """The answer of the untouched model from pixel values, by its own `generate`, greedy."""
-        inputs = {
+        return self._text(self.generate_plain(self.plain_inputs(image, prompt), max_new_tokens))
+
+    def plain_inputs(self, image: Image.Image, prompt: str) -> dict[str, torch.Tensor]:
+        """All inputs of the model's own `generate` about a picture, where and as the model wants them."""
+        return {
             name: value.to(self.model.device, self.model.dtype if value.is_floating_point() else None)
             for name, value in self._plain_inputs(image, Question(prompt)).items()
         }
+
+    @torch.no_grad()
+    def generate_plain(
+        self, inputs: dict[str, torch.Tensor], max_new_tokens: int = 64, streamer: Hears | None = None
+    ) -> list[int]:
+        """The tokens of the greedy answer to `plain_inputs`, by the model's own `generate`.
+
+        streamer: hears of the prompt, then of each token.
+        """
         plain = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
         output = self.model.generate(
-            **inputs, max_new_tokens=max_new_tokens, pad_token_id=self._padding(), **plain
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self._padding(),
+            streamer=streamer,
+            **plain,
         )
-        return self._text(output[0, self._echoed(inputs) :].tolist())
+        return output[0, self._echoed(inputs) :].tolist()
 
     def _echoed(self, inputs: dict[str, torch.Tensor]) -> int:
         """How many tokens of the prompt `generate` gives back."""

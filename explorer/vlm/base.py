@@ -139,6 +139,18 @@ class Step(NamedTuple):
     done: bool
 
 
+class Hears(Protocol):
+    """What a model's own `generate` tells of its tokens while it goes on: a streamer of transformers."""
+
+    def put(self, value: torch.Tensor) -> None:
+        """Hears of tokens: first all of the prompt's, then one after the other."""
+        ...
+
+    def end(self) -> None:
+        """Hears that there will be no more."""
+        ...
+
+
 class AnswerWord(NamedTuple):
     """A word of an answer: its text, its characters [start, end), and its tokens [first, last)."""
 

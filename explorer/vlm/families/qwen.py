@@ -30,7 +30,7 @@ from transformers.vision_utils import get_vision_position_ids, get_vision_window
 from explorer.errors import ModelError
 from explorer.records import Box, Grid
 from explorer.vlm.adapter import Adapter
-from explorer.vlm.base import Prepared
+from explorer.vlm.base import Hears, Prepared
 from explorer.vlm.hooks import resumed
 from explorer.vlm.origin import Origin
 
@@ -184,10 +184,12 @@ class Qwen(Adapter):
         blocks = looks.unflatten(1, (grid.rows // merge, grid.cols // merge)) / merge**2
         return blocks.repeat_interleave(merge, 1).repeat_interleave(merge, 2).flatten(1)
 
-    def answer_plain(self, image: Image.Image, prompt: str, max_new_tokens: int = 64) -> str:
-        """The untouched model's own answer; the positions that `generate` leaves in the model go again."""
+    def generate_plain(
+        self, inputs: dict[str, torch.Tensor], max_new_tokens: int = 64, streamer: Hears | None = None
+    ) -> list[int]:
+        """As every family; the positions that `generate` leaves in the model go again."""
         try:
-            return super().answer_plain(image, prompt, max_new_tokens)
+            return super().generate_plain(inputs, max_new_tokens, streamer)
         finally:
             self._core.rope_deltas = None
 
