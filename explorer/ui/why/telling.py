@@ -19,7 +19,6 @@ Named = Callable[[int], str]
 """Gives a neuron's name with its number."""
 
 REPAIRS_SHOWN = 6
-READING = "Reading the answer backwards to guess who is behind it …"
 
 
 def amount(value: float) -> str:

@@ -70,9 +70,7 @@ class Shelf:
         story = story or "Your own picture. Paste or drop another at any time."
         for example, _ in self._examples:
             if example.key == chosen:
-                told = (
-                    example.story if self._known else "Drawn for the embedded model; see what this one says."
-                )
+                told = example.story if self._known else FOREIGN
                 story = f"<b>{escape(example.title)}.</b> {escape(told)}"
         count = len(self._examples)
         columns = count if count <= ONE_LINE else (count + 1) // 2
