@@ -67,16 +67,16 @@ def _costs(
     def raw(steered: bool, batched: bool = True) -> None:
         answer(session.look(image, contrasts=(contrast,) if steered and batched else ()), steered)
 
-    pixels = view.prepared.pixel_values
-    both = torch.cat([pixels, noisy_pixels(pixels, contrast.step, contrast.seed)])
+    form, pixels = view.prepared, view.prepared.pixel_values
+    both = torch.cat([pixels, noisy_pixels(pixels, contrast.step, contrast.seed, session.lvlm.tied)])
     works: dict[str, Callable[[], object]] = {
         "plain": on_its_own(False),
         "steered": on_its_own(True),
         "raw": lambda: raw(False),
         "raw_steered": lambda: raw(True),
         "raw_apart": lambda: raw(True, False),
-        "single": lambda: session.lvlm.tower(pixels, session.block),
-        "batched": lambda: session.lvlm.tower(both, session.block),
+        "single": lambda: session.lvlm.tower(pixels, session.block, form),
+        "batched": lambda: session.lvlm.tower(both, session.block, form),
     }
     order = list(works)[:: -1 if turned else 1]
     seconds = {name: _timed(works[name]) for name in order}

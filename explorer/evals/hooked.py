@@ -1,8 +1,12 @@
 """Two ways from a moved slider to a caption, with the time at which each token was there.
 
-`Hooked` does what is commonly done: `model.generate(pixel_values=...)` with a forward hook on the SAE's
-block, so that the tower, the SAE and the language model run again for each move. `slide` asks an opened
+`Hooked` does what is commonly done: the model's own `generate`, from pixel values, with a forward hook on the
+SAE's block, so that the tower, the SAE and the language model run again for each move. `slide` asks an opened
 view of a session. Both keep the SAE's error and answer greedily, so they must say the same.
+
+The hook knows of a family only where in a block's output the patches of the picture are (`Prepared`): tiles,
+windows and merge blocks stay as the model has them. It shares no other code with what it is a yardstick for:
+neither how a block's output is read and put back, nor how the tower goes on from there, nor how edits act.
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from explorer.records import Edit
+from explorer.errors import ModelError
+from explorer.records import Edit, Grid
 from explorer.sae import SAE
 from explorer.session import Session, View
-from explorer.vlm.families.llava import Llava
+from explorer.vlm.adapter import Adapter
+from explorer.vlm.base import Prepared
 from explorer.vlm.hooks import edited
 
 
@@ -39,58 +45,77 @@ class Timed(NamedTuple):
         return None
 
 
-class Hooked:
-    """The baseline, on an opened LLaVA. max_new_tokens: of every answer."""
+class Ready(NamedTuple):
+    """A picture before anything is timed.
 
-    def __init__(self, lvlm: Llava, sae: SAE, block: int, max_new_tokens: int) -> None:
+    inputs: of the model's `generate`, about the default prompt; prepared: where the picture's patches are.
+    """
+
+    inputs: dict[str, Tensor]
+    prepared: Prepared
+
+
+class Hooked:
+    """The baseline, on an opened model. max_new_tokens: of every answer."""
+
+    def __init__(self, lvlm: Adapter, sae: SAE, block: int, max_new_tokens: int) -> None:
         self.lvlm, self.sae, self.block, self.max_new_tokens = lvlm, sae, block, max_new_tokens
 
-    def inputs(self, image: Image.Image) -> dict[str, Tensor]:
-        """Ids, mask and pixel values of the default prompt: made once per picture, never timed."""
-        text = self.lvlm.prompt_text(self.lvlm.default_prompt)
-        made = self.lvlm.processor(
-            images=[image], text=[text], return_tensors="pt", return_token_type_ids=False
-        )
-        return dict(made.to(self.lvlm.model.device))
+    def ready(self, image: Image.Image) -> Ready:
+        """What `answer` needs of a picture: made once, never timed."""
+        inputs = self.lvlm.plain_inputs(image, self.lvlm.default_prompt)
+        return Ready(inputs, self.lvlm.preprocess(image))
 
     def text(self, tokens: Sequence[int]) -> str:
         """What people read of an answer."""
         return self.lvlm.processor.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
 
     @torch.no_grad()
-    def answer(self, inputs: dict[str, Tensor], edits: Sequence[Edit]) -> Timed:
-        """Generate with the edits in a hook."""
-        clock = _Clock()
-        with edited(self.lvlm.vision_blocks[self.block], lambda hidden: self.changed(hidden, edits)):
-            output = self.lvlm.model.generate(
-                **inputs,
-                max_new_tokens=self.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=0,
-                streamer=clock,
-            )
-        seconds = time.perf_counter() - clock.begun
-        tokens = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
-        return Timed(tokens, tuple(clock.times), seconds, len(tokens))
+    def answer(self, ready: Ready, edits: Sequence[Edit]) -> Timed:
+        """Generate with the edits in a hook. Raises ModelError when the hook was not called just once."""
+        clock, calls = _Clock(), []
 
-    def changed(self, hidden: Tensor, edits: Sequence[Edit]) -> Tensor:
-        """The block's output [1, tokens, d]: encode all patches, change neurons, add what that changes."""
-        first = int(self.lvlm.has_cls)
-        patches = hidden[:, first:]
+        def instead(output: Tensor) -> Tensor:
+            calls.append(output.shape)
+            return self.changed(output, ready.prepared, edits)
+
+        with edited(self.lvlm.vision_blocks[self.block], instead):
+            tokens = self.lvlm.generate_plain(ready.inputs, self.max_new_tokens, clock)
+        seconds = time.perf_counter() - clock.begun
+        if len(calls) != 1:
+            raise ModelError(
+                f"block {self.block} of {self.lvlm.model_id} ran {len(calls)} times for an answer, not once: "
+                "a hook on it is no yardstick"
+            )
+        return Timed(tuple(tokens), tuple(clock.times), seconds, len(tokens))
+
+    def changed(self, output: Tensor, prepared: Prepared, edits: Sequence[Edit]) -> Tensor:
+        """A block's output [..., d] of one picture: encode patches, change neurons, add what that changes.
+
+        However the output is laid out, its vectors one after the other are the tower's tokens.
+        """
+        flat = output.reshape(-1, output.shape[-1])
+        new, grid = flat.clone(), prepared.grid
+        last = torch.arange(len(flat) - grid.rows * grid.cols, len(flat))
+        main = last if prepared.places is None else prepared.places
+        for here, places in ((grid, main), *prepared.scales):
+            patches = flat[places.to(flat.device)]
+            new[places.to(flat.device)] = self._moved(patches.float(), here, grid, edits).to(flat.dtype)
+        return new.reshape(output.shape)
+
+    def _moved(self, patches: Tensor, here: Grid, grid: Grid, edits: Sequence[Edit]) -> Tensor:
+        """Patches [T, d] of one grid after the edits, whose regions are drawn on another."""
         z, scale = self.sae.encode(patches), self.sae.scale(patches)
         new = patches
         for neuron in dict.fromkeys(edit.neuron for edit in edits):
-            before = z[..., neuron]
+            before = z[:, neuron]
             after = before
             for edit in edits:
                 if edit.neuron == neuron:
-                    after = torch.where(_where(edit, before), _value(edit, after), after)
-            moved = (after - before)[..., None] * self.sae.W_dec[neuron]
+                    after = torch.where(_where(edit, before, here, grid), _value(edit, after), after)
+            moved = (after - before)[:, None] * self.sae.W_dec[neuron]
             new = new + (moved if scale is None else moved * scale.factor)
-        changed = hidden.clone()
-        changed[:, first:] = new
-        return changed
+        return new
 
 
 def slide(session: Session, view: View, edits: Sequence[Edit], max_new_tokens: int) -> Timed:
@@ -105,7 +130,7 @@ def slide(session: Session, view: View, edits: Sequence[Edit], max_new_tokens: i
 
 
 class _Clock:
-    """A streamer for `model.generate` that only notes when tokens come; the prompt comes first."""
+    """A streamer for `generate` that only notes when tokens come; the prompt comes first."""
 
     def __init__(self) -> None:
         self.begun, self.times = time.perf_counter(), []
@@ -121,13 +146,21 @@ class _Clock:
         """Called by `generate` when it is done."""
 
 
-def _where(edit: Edit, before: Tensor) -> Tensor:
-    """The patches [1, T] that an edit acts on, bool."""
+def _where(edit: Edit, before: Tensor, here: Grid, grid: Grid) -> Tensor:
+    """The patches [T] of a grid that an edit acts on, bool; its region is drawn on `grid`.
+
+    On another grid than that, a patch is in the region when its centre is.
+    """
     if edit.patches is None:
         return torch.ones_like(before, dtype=torch.bool)
     if isinstance(edit.patches, str):
         return before != 0
-    return torch.from_numpy(edit.patches.ravel())[None].to(before.device)
+    if here is grid:
+        return torch.from_numpy(edit.patches.ravel()).to(before.device)
+    boxes = [here.box_of(row, col) for row in range(here.rows) for col in range(here.cols)]
+    cells = [grid.patch_at((box.left + box.right) / 2, (box.top + box.bottom) / 2) for box in boxes]
+    inside = [cell is not None and bool(edit.patches[cell]) for cell in cells]
+    return torch.tensor(inside, device=before.device)
 
 
 def _value(edit: Edit, now: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from explorer.evals.hooked import Hooked, Timed, slide
-from explorer.records import Edit
+from explorer.errors import ExplorerError
+from explorer.evals.hooked import Hooked, Ready, Timed, slide
+from explorer.records import Activation, Edit
 from explorer.session import Session, View
 from explorer.vlm.memory import Memory
 from explorer.world import mentions
@@ -52,33 +53,38 @@ def random_moves(
     """Random edits of one picture, each on a fresh memory that holds the untouched caption only.
 
     nudges: how many more only scale one of the strongest neurons by a thousandth, where it fires.
+    Raises ExplorerError for a picture in which no neuron fires.
     """
-    opened, inputs = session.look(image), hooked.inputs(image)
-    moves = []
+    opened, ready, moves = session.look(image), hooked.ready(image), []
+    strongest = [found.neuron for found in strongest_of(opened, max(nudges, 1))]
     for number in range(count + nudges):
         view = replace(opened, memory=Memory())
         before = slide(session, view, (), hooked.max_new_tokens)
         if number < count:
             edits = random_edits(session, view, hooked, before.tokens, span, rng)
         else:
-            edits = [Edit(view.top(nudges, "max")[number - count].neuron, 1.001, "scale", "active")]
-        moves.append(timed(session, view, hooked, inputs, edits, before.tokens, bool(number % 2)))
+            neuron = strongest[(number - count) % len(strongest)]
+            edits = [Edit(neuron, 1.001, "scale", "active")]
+        moves.append(timed(session, view, hooked, ready, edits, before.tokens, bool(number % 2)))
     return moves
 
 
 def drag(
     session: Session, hooked: Hooked, image: Image.Image, count: int, span: tuple[float, float]
 ) -> list[Move]:
-    """The picture's strongest neuron, everywhere, through `count` values from 0 down to the least, and up."""
-    view, inputs = session.look(image), hooked.inputs(image)
-    neuron = view.top(1)[0].neuron
+    """The picture's strongest neuron, everywhere, through `count` values from 0 down to the least, and up.
+
+    Raises ExplorerError for a picture in which no neuron fires.
+    """
+    view, ready = session.look(image), hooked.ready(image)
+    neuron = strongest_of(view, 1, "mean")[0].neuron
     down = np.linspace(0.0, span[0], count // 2 + 1)[1:]
     up = np.linspace(0.0, span[1], count - count // 2 + 1)[1:]
     before = slide(session, view, (), hooked.max_new_tokens).tokens
     moves = []
     for number, value in enumerate([*down, *up]):
         edits = [Edit(neuron, float(value))]
-        moves.append(timed(session, view, hooked, inputs, edits, before, bool(number % 2)))
+        moves.append(timed(session, view, hooked, ready, edits, before, bool(number % 2)))
         before = moves[-1].ours.tokens
     return moves
 
@@ -87,14 +93,14 @@ def timed(
     session: Session,
     view: View,
     hooked: Hooked,
-    inputs: dict,
+    ready: Ready,
     edits: Sequence[Edit],
     before: tuple[int, ...],
     ours_first: bool,
 ) -> Move:
     """One move on both sides, one after the other."""
     ours = slide(session, view, edits, hooked.max_new_tokens) if ours_first else None
-    baseline = hooked.answer(inputs, edits)
+    baseline = hooked.answer(ready, edits)
     ours = ours or slide(session, view, edits, hooked.max_new_tokens)
     words = changed_words(hooked.text(before), hooked.text(ours.tokens))
     return Move(region_of(edits[0]), words, before, baseline, ours)
@@ -117,16 +123,34 @@ def random_edits(
 ) -> list[Edit]:
     """What a person might do: one of the strongest neurons moved anywhere, or, where a store knows
     neurons for what the caption names, three of those set low where it is seen."""
-    named = mentions(hooked.text(caption)) if session.store is not None else ()
+    named = [concept for concept in mentions(hooked.text(caption)) if concept in known_to(session)]
     if named and rng.random() < 0.5:
         concept = named[int(rng.integers(len(named)))]
         seen = session.where(view, concept)
         place = seen if seen.any() else "active"
         return [Edit(found.neuron, SILENT, "set", place) for found in session.find(concept, 3)]
-    strongest = view.top(TOP, "max")
+    strongest = strongest_of(view, TOP)
     neuron = strongest[int(rng.integers(len(strongest)))].neuron
     place = (None, "active")[int(rng.integers(2))]
     return [Edit(neuron, float(rng.uniform(*span)), "set", place)]
+
+
+def strongest_of(view: View, count: int, pool: Literal["mean", "max"] = "max") -> list[Activation]:
+    """The strongest neurons of a picture, `count` or fewer. Raises ExplorerError where none fires."""
+    found = view.top(count, pool)
+    if not found:
+        raise ExplorerError(
+            "no neuron of the SAE fires on the picture, so there is none to move; is it an SAE of this model "
+            "and block?"
+        )
+    return found
+
+
+def known_to(session: Session) -> frozenset[str]:
+    """The concepts for which a session has neurons, and of which it can tell where they are seen."""
+    if session.store is None or (probe := session.store.probe()) is None:
+        return frozenset()
+    return frozenset(probe.concepts) & frozenset(session.store.concepts())
 
 
 def changed_words(before: str, after: str) -> int:

@@ -91,7 +91,7 @@ def _widen(model: LlavaForConditionalGeneration) -> None:
 
 
 def _processor(size: Shape) -> LlavaProcessor:
-    vocabulary = [*SPECIAL, *(_word(i) for i in range(size.words - len(SPECIAL)))]
+    vocabulary = [*SPECIAL, *(word(i) for i in range(size.words - len(SPECIAL)))]
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -108,8 +108,8 @@ def _processor(size: Shape) -> LlavaProcessor:
     )
 
 
-def _word(number: int) -> str:
-    """A pronounceable word for a number, another for each."""
+def word(number: int) -> str:
+    """A pronounceable word of at least three letters for a number, another for each."""
     letters, rest = "", number
     while True:
         rest, place = divmod(rest, 70)

@@ -103,7 +103,8 @@ def test_in_a_model(
         Edit(neurons[1], 0.0, "set", "active"),
         Edit(neurons[2], -2.0, "scale"),
     ]
-    hooked = Hooked(session.lvlm, sae, session.block, 4).changed(view.hidden[None], edits)[0]
+    hook = Hooked(session.lvlm, sae, session.block, 4)
+    hooked = hook.changed(view.hidden[None], view.prepared, edits)[0]
     torch.testing.assert_close(hooked, session.steered(view, edits).hidden, atol=1e-4, rtol=1e-4)
     assert not torch.equal(hooked, view.hidden)
 

@@ -13,11 +13,12 @@ from explorer.errors import ExplorerError
 from explorer.evals import speed
 from explorer.evals.hooked import Hooked, Timed, slide
 from explorer.evals.sliding import Move, changed_words, drag, random_moves, summary
-from explorer.evals.speed import SHAPES, SpeedConfig, by_outcome, by_region, random_sae
+from explorer.evals.speed import PARTS, SHAPES, SpeedConfig, by_outcome, by_region, random_sae
 from explorer.records import Edit
 from explorer.session import Session
 from explorer.steer import Intervention, intervene
 from explorer.vlm.synthetic import SPECIAL, Shape, random_llava
+from explorer.vlm.synthetic_qwen import PATCH, QwenShape, random_qwen
 from explorer.world import draw
 
 
@@ -45,9 +46,41 @@ def test_a_random_llava_repeats_and_answers_about_the_picture(session: Session) 
     assert texts != [random_llava(SHAPES["tiny"]).answer_plain(image, "What?", 12) for image in images]
 
 
-def test_the_large_shape_is_that_of_llava_1_5() -> None:
-    usual = Shape()
+def test_the_large_shapes_are_those_of_llava_1_5_and_qwen2_5_vl() -> None:
+    usual, qwen = Shape(), QwenShape()
     assert (usual.blocks, usual.width, usual.mlp, (usual.image // usual.patch) ** 2) == (24, 1024, 4096, 576)
+    assert (other.blocks, other.width, other.mlp, other.heads, other.image // PATCH) == (
+        32,
+        1280,
+        3420,
+        16,
+        32,
+    )
+
+
+def test_a_random_qwen_repeats_and_looks_in_windows() -> None:
+    state, shape = torch.random.get_rng_state(), SHAPES["tiny-qwen"]
+    first, again = random_qwen(shape, seed=1), random_qwen(shape, seed=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    images = [draw(seed).image for seed in range(3)]
+    texts = [again.answer_plain(image, "What?", 12) for image in images]
+    assert texts == [first.answer_plain(image, "What?", 12) for image in images]
+    assert len(set(texts)) > 1 and all(len(text.split()) == 12 for text in texts)
+    config = again.model.config.vision_config
+    assert (config.window_size, config.fullatt_block_indexes) == (112, [1])
+    assert QwenShape(blocks=32).whole == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({}, PARTS),
+        ({"model": "mine"}, ("moves", "drag", "cns")),
+        ({"model": "mine", "parts": ("large",)}, ("large",)),
+    ],
+)
+def test_the_random_model_is_left_out_for_a_chosen_one(given: dict, parts: tuple[str, ...]) -> None:
+    assert SpeedConfig(**given).measured == parts
 
 
 def test_about_as_many_random_neurons_fire_as_asked() -> None:
@@ -73,11 +106,11 @@ def test_the_hook_changes_what_the_session_changes(session: Session, hooked: Hoo
     expected = view.hidden.clone()
     asked = Intervention(tuple(edits))
     expected[place] = intervene(view.hidden[place], view.codes, session.sae, view.grid, asked).patches
-    found = hooked.changed(view.hidden[None], edits)[0]
+    found = hooked.changed(view.hidden[None], view.prepared, edits)[0]
     assert torch.allclose(found, expected, atol=1e-4) and not torch.equal(found, view.hidden)
-    assert torch.equal(hooked.changed(view.hidden[None], [])[0], view.hidden)
+    assert torch.equal(hooked.changed(view.hidden[None], view.prepared, [])[0], view.hidden)
     for some in ([], edits[:1], edits):
-        timed = hooked.answer(hooked.inputs(view.image), some)
+        timed = hooked.answer(hooked.ready(view.image), some)
         assert timed.tokens == slide(session, view, some, 12).tokens
         assert len(timed.times) == len(timed.tokens) == timed.passes == 12
         assert (
@@ -151,7 +184,13 @@ def test_the_first_change_is_the_first_token_that_differs() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"scenes": 0}, "scenes must be 1 or more"), ({"lowest": 3.0, "highest": 2.0}, "lowest 3 is not below")],
+    [
+        ({"scenes": 0}, "scenes must be 1 or more"),
+        ({"first_seed": -1}, "first_seed must be 0 or more"),
+        ({"lowest": 3.0, "highest": 2.0}, "lowest 3 and highest 2 are no such range"),
+        ({"lowest": float("nan")}, "lowest nan and highest 60 are no such range"),
+        ({"highest": 1e9}, "lowest -30 and highest 1e.09 are no such range"),
+    ],
 )
 def test_numbers_that_leave_nothing_to_time_are_refused(wrong: dict, words: str) -> None:
     with pytest.raises(ExplorerError, match=words):
@@ -161,16 +200,17 @@ def test_numbers_that_leave_nothing_to_time_are_refused(wrong: dict, words: str)
 def test_the_command_at_a_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "speed.json"
     line = (
-        "--scenes 2 --moves 2 --series 3 --max-new-tokens 16 --shape tiny --neurons 128 --active 6 "
+        "--scenes 2 --moves 2 --series 3 --max-new-tokens 16 --shape tiny-qwen --neurons 128 --active 6 "
         f"--large-scenes 1 --large-moves 2 --large-nudges 1 --large-series 3 --large-tokens 8 --out {out}"
     )
     assert speed.main(line.split()) == 0
     report = json.loads(out.read_text())
-    for found, moves, dragged in ((report["embedded"], 4, 3), (report["large"], 3, 3)):
+    for found, moves, dragged in ((report["opened"], 4, 3), (report["large"], 3, 3)):
         assert found["moves"]["all"]["moves"] == found["moves"]["all"]["agree"] == moves
         assert found["drag"]["all"]["moves"] == found["drag"]["all"]["agree"] == dragged
-    cns = report["embedded"]["cns"]
+    cns = report["opened"]["cns"]
     assert cns["all"]["pictures"] == 2 >= cns["same_length"]["pictures"]
     assert {"opened_adds", "raw_adds", "raw_apart_adds", "batched_over_two_passes"} <= set(cns["all"])
-    assert report["large"]["shape"]["blocks"] == 3 and report["machine"]["threads"] >= 1
+    assert (report["large"]["family"], report["large"]["shape"]["blocks"]) == ("qwen2_5_vl", 3)
+    assert report["large"]["patches"] == 64 and report["machine"]["threads"] >= 1
     assert json.loads(capsys.readouterr().out) == report
