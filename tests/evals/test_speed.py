@@ -49,13 +49,8 @@ def test_a_random_llava_repeats_and_answers_about_the_picture(session: Session) 
 def test_the_large_shapes_are_those_of_llava_1_5_and_qwen2_5_vl() -> None:
     usual, qwen = Shape(), QwenShape()
     assert (usual.blocks, usual.width, usual.mlp, (usual.image // usual.patch) ** 2) == (24, 1024, 4096, 576)
-    assert (other.blocks, other.width, other.mlp, other.heads, other.image // PATCH) == (
-        32,
-        1280,
-        3420,
-        16,
-        32,
-    )
+    assert (qwen.blocks, qwen.width, qwen.mlp, qwen.heads) == (32, 1280, 3420, 16)
+    assert qwen.image // PATCH == 32
 
 
 def test_a_random_qwen_repeats_and_looks_in_windows() -> None:
