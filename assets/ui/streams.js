@@ -1,37 +1,54 @@
-// Stands in the head of the page, between the framework and the network, so that no answer is lost.
+// Stands in the head of the page, between the framework and the network, so that no answer is lost or shown too late.
 //
 // Answers of queued events come on one stream of messages, which the server ends with "close_stream" once every event
 // it knows of has completed. An event that joins the queue while that message is on its way finds the stream open,
 // opens none of its own, and would wait for ever. Only here is known both what joined and what the stream has brought:
 // a stream that ends too early is opened again, unseen by the framework, and one that ends in time is seen to be closed
 // before any later event learns that it has joined.
+//
+// Events join one after another, in the order in which they were triggered. The framework acts at once on messages that
+// came before it knew their event, and on others in a task of their own, so that a newer answer would be overtaken by
+// an older one: a message goes on to the framework only once it has learnt that its event has joined.
 (() => {
   const ask = window.fetch.bind(window);
   const CLOSED_BY = 2000; // milliseconds in which the framework has surely closed a stream that it was told to
   const joins = new Set(); // promises of events that are joining
   const waiting = new Set(); // ids of events that have joined and not completed
-  const early = new Set(); // ids of events that completed before their joining was answered
+  const learnt = new Map(); // of each of these the promise that the framework knows it
   let before = null; // the event that is joining
   let closing = null; // until the framework has closed the stream
 
+  // Note what the server says of an event that joins; `tell` hands it on to the framework.
   async function note(answer) {
-    const { event_id: id } = answer.ok ? await answer.clone().json() : {};
-    if (id && !early.delete(id)) waiting.add(id);
+    const said = answer.ok ? await answer.clone().json() : {};
+    if (!said.event_id) return () => {};
+    let known;
+    waiting.add(said.event_id);
+    learnt.set(said.event_id, new Promise((resolve) => { known = resolve; }));
+    return () => {
+      answer.json = async () => said; // read without a further task, so that the next one finds the event known
+      setTimeout(known);
+    };
   }
 
   async function join(...request) {
-    // One after another, so that the queue has events in the order in which they were triggered.
     const turn = before && Promise.race([before, new Promise((go) => setTimeout(go, CLOSED_BY))]);
     const answer = turn ? turn.then(() => ask(...request)) : ask(...request);
     const mine = answer.catch(() => {}).then(() => { if (before === mine) before = null; });
     before = mine;
-    const noted = answer.then(note).catch(() => {}); // what went wrong is for the framework to see
+    const noted = answer.then(note).catch(() => () => {}); // what went wrong is for the framework to see
     joins.add(noted);
-    await noted;
+    const tell = await noted;
     joins.delete(noted);
-    if (!joins.size) early.clear();
     await closing;
+    tell();
     return answer;
+  }
+
+  // The framework knows the event of a message, or has given it up.
+  async function ready(id) {
+    while (!learnt.has(id) && joins.size) await Promise.race(joins);
+    await learnt.get(id);
   }
 
   function closed(signal) {
@@ -62,13 +79,20 @@
     for (;;) {
       let close = '';
       for await (const message of messages(answer.body)) {
-        const [, kind, id] = /^data: ?\{"msg": ?"(\w+)", ?"event_id": ?"?(\w+)/.exec(message) ?? [];
-        if (kind === 'process_completed' && !waiting.delete(id) && joins.size) early.add(id);
+        const [, kind, id] = /^data: ?\{"msg": ?"(\w+)", ?"event_id": ?(?:"(\w+)")?/.exec(message) ?? [];
+        if (id) await ready(id);
+        if (kind === 'process_completed') {
+          waiting.delete(id);
+          learnt.delete(id);
+        }
         if (kind === 'close_stream') close = message;
         else yield message;
       }
       if (!close) return;
-      for (const id of known) waiting.delete(id);
+      for (const id of known) {
+        waiting.delete(id);
+        learnt.delete(id);
+      }
       while (joins.size && !waiting.size) await Promise.race(joins);
       if (!waiting.size) {
         closing = closed(request.signal);

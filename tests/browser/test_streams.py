@@ -222,3 +222,35 @@ def test_a_page_that_stops_listening_ends_the_stream_at_the_server(page: Page) -
         return [await shown.ended, streams()[0].aborted];
     }""")
     assert found == ["AbortError", True]
+
+
+def test_events_join_in_the_order_in_which_they_were_triggered(page: Page) -> None:
+    found = page.evaluate("""async () => {
+        const first = join();
+        const second = fetch(`${ADDRESS}join?`, { method: 'POST', body: '{}' });
+        await soon();
+        const early = asked.length;
+        first.server.joined('a1');
+        await first.answer;
+        await soon();
+        asked.at(-1).joined('b2');
+        return [early, asked.length, (await (await second).json()).event_id];
+    }""")
+    assert found == [1, 2, "b2"]
+
+
+def test_no_message_comes_before_the_page_knows_its_event(page: Page) -> None:
+    """It would be acted on at once, before older messages, which wait for a task of their own."""
+    found = page.evaluate("""async () => {
+        const shown = await begin('a1');
+        const next = join();
+        streams()[0].say(message('process_completed', 'a1') + message('process_completed', 'b2') + CLOSE);
+        streams()[0].end();
+        await soon();
+        const early = shown.heard.includes('"b2"');
+        next.server.joined('b2');
+        const known = (await next.answer).json().then(() => shown.heard.includes('"b2"'));
+        const first = shown.heard.includes('"a1"');
+        return [first, early, await known, await shown.ended, shown.heard.includes('"b2"')];
+    }""")
+    assert found == [True, False, False, "end", True]

@@ -71,12 +71,12 @@ class Looking:
         The chosen neuron stays chosen if it fires there, else the strongest takes its place.
         """
         view, focus = there(visit).view, focus or Focus()
-        look, cells = visit.study.looks.ask(), _cells(sent(event, "cells"), view.grid)
+        cells = _cells(sent(event, "cells"), view.grid)
         if not cells:
-            return self.show(visit, Focus(pool=focus.pool, neuron=focus.neuron), look)
+            return self.show(visit, Focus(pool=focus.pool, neuron=focus.neuron))
         top = [one.neuron for one in _among(view, cells, focus.pool, TOP)]
         kept = focus.neuron if focus.neuron in top else top[0] if top else None
-        return self.show(visit, Focus("patches", focus.pool, cells, neuron=kept), look)
+        return self.show(visit, Focus("patches", focus.pool, cells, neuron=kept))
 
     @plainly
     def whole_picture(self, visit: Visit | None, focus: Focus | None) -> Shown:
@@ -106,10 +106,9 @@ class Looking:
         if not concept:
             raise ExplorerError("type what to look for, for instance: fork and knife")
         view, focus = there(visit).view, focus or Focus()
-        look = visit.study.looks.ask()
         found = self.session.find(concept, 1) or self._said(view, concept)
         neuron = found[0].neuron if found else None
-        return self.show(visit, Focus("concept", focus.pool, focus.patches, concept, neuron=neuron), look)
+        return self.show(visit, Focus("concept", focus.pool, focus.patches, concept, neuron=neuron))
 
     def _said(self, view: View, words: str) -> list[TextMatch]:
         """Neurons whose labels, words or notes say it: people's own first, then the strongest here."""
