@@ -168,7 +168,9 @@ class Stored:
         """An edit that acts within tau standard deviations of the neuron's mean activation where it fires.
 
         Mean and deviation are the store's, over all indexed patches where it is active (NeuronLens,
-        arXiv 2502.06809, on active values only). Raises StoreError for a neuron that never fired there.
+        arXiv 2502.06809, on active values only). A store counts activations above 0, so the range of a signed
+        SAE's neuron is that of its upper side; `explorer.steer.RangeEdit` takes any. Raises StoreError for a
+        neuron that never fired there.
         """
         known = self._stored().summary(neuron)
         if known.patch_fires == 0:
@@ -177,7 +179,11 @@ class Stored:
         return fitted_range(neuron, known.active_mean, deviation, tau, action, factor, patches)
 
     def always_on(self, min_frequency: float = 1.0) -> tuple[int, ...]:
-        """The neurons in the image-level top-20 of at least this share of the indexed images."""
+        """The neurons in the image-level top-20 of at least this share of the indexed images.
+
+        A store counts activations above 0: those of a signed SAE that are always far below 0 are not among
+        them.
+        """
         return tuple(self._stored().always_on(min_frequency))
 
     def where(self, view: View, concept: str) -> np.ndarray:

@@ -4,8 +4,9 @@ With the activations z of a picture and z' of the same picture under noise (CNS,
 
     dz = z - z',  dz[A] = 0 for the always-on neurons A,  z~ = z + strength dz
 
-Neurons that only the noise wakes become negative: their direction is taken out. Activations stay sparse
-throughout. Knows neurons and vectors; nothing of models, pixels or stores.
+Neurons that only the noise wakes become negative: their direction is taken out. The equations hold for
+activations of either sign: a signed SAE with a neuron's signs turned round is contrasted to the same vectors.
+Activations stay sparse throughout. Knows neurons and vectors; nothing of models, pixels or stores.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Contrast:
     step: of the noise, 0 .. 999; strength: the paper's lambda, 0 for no change, negative for the
     opposite; seed: of the noise; suppress_always_on: leave the always-on neurons as they are;
     min_frequency: always-on is who is in the image-level top-20 of at least this share of the images;
-    clamp: no activation falls below 0, nor one that is below 0 already any further (the paper keeps
-    negative ones).
+    clamp: no activation crosses 0 (the paper lets them): one above 0 does not fall below it, one below 0, of
+    a signed SAE, does not rise above it, and one that only the noise wakes does not go to its other side.
     Raises EditError for a number outside its limits.
     """
 
@@ -73,7 +74,8 @@ def contrasted(
     if contrast.suppress_always_on and len(always_on):
         change[torch.isin(neurons, torch.tensor(sorted(always_on), device=neurons.device))] = 0.0
     if contrast.clamp:
-        change = (before + change).maximum(before.clamp_max(0.0)) - before
+        side = torch.where(before != 0, before, after).sign()
+        change = side * (side * (before + change)).clamp_min(0.0) - before
     return kept(SparseCodes(merged // n_neurons, neurons, change), change != 0)
 
 

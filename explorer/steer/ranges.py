@@ -3,14 +3,15 @@
 Source: "Neurons Speak in Ranges" (arXiv 2502.06809), MuhammadUmairHaider/NeuronLens, utils.py and
 models/lama.py. There a neuron is a signed coordinate of the residual stream; `fit` and `masked` are its
 formulas as they stand. An SAE's neuron is 0 almost everywhere, so here mean and deviation are those of
-its activations above 0, and 0 is never touched. Knows tensors; nothing of models or stores.
+its activations on one side of 0, and 0 is never touched. Below 0 are activations of signed SAEs, and what
+earlier edits or a contrast left there. Knows tensors; nothing of models or stores.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from explorer.records import Edit
 from explorer.steer.checks import LARGEST, number
 
 Action = Literal["zero", "scale", "soft"]
+Side = Literal["above", "below", "both"]
 SOFTNESS = 0.125
 """What the soft variant leaves of an activation at the edge of its range; in the centre it leaves none."""
 
@@ -30,11 +32,13 @@ class RangeEdit:
     """What a person asks of one neuron where its activation lies in a range.
 
     neuron: index of the SAE's neuron.
-    low, high: it acts where low <= z <= high and z > 0, for z as earlier edits left it; may be infinite.
+    low, high: it acts where low <= z <= high, for z as earlier edits left it; may be infinite.
     action: "zero" sets z to 0, "scale" multiplies it by factor, "soft" by 0.125 times the distance from
         the centre of the range, in halves of its length (0 everywhere in a range without an end).
     patches: as those of an Edit: None for all, "active", or a (rows, cols) boolean mask.
-    Raises EditError for an unknown action, a range that is none, or what an Edit would refuse.
+    side: of 0 on which it acts: "above", "below" (of a signed SAE, say) or "both"; never on 0 itself.
+    Raises EditError for an unknown action or side, a range that is none or lies beyond its side, or what an
+    Edit would refuse.
     """
 
     neuron: int
@@ -43,6 +47,7 @@ class RangeEdit:
     action: Action = "zero"
     factor: float = 0.0
     patches: np.ndarray | Literal["active"] | None = None
+    side: Side = "above"
 
     def __post_init__(self) -> None:
         same = Edit(self.neuron, 0.0, "set", self.patches)
@@ -54,6 +59,14 @@ class RangeEdit:
         if low > high:
             raise EditError(f"neuron {self.neuron}: the range {low:g} to {high:g} is none; low comes first")
         number(f"neuron {self.neuron}: the factor", self.factor, -LARGEST, LARGEST)
+        if self.side not in get_args(Side):
+            raise EditError(f"unknown side {self.side!r} of a range; use 'above', 'below' or 'both'")
+        if (self.side == "above" and high <= 0) or (self.side == "below" and low >= 0):
+            other = "below" if self.side == "above" else "above"
+            raise EditError(
+                f"neuron {self.neuron}: the range {low:g} to {high:g} holds nothing {self.side} 0, so it "
+                f"would never act; for activations {other} 0 use side={other!r}"
+            )
 
 
 class Bounds(NamedTuple):
@@ -72,16 +85,18 @@ def fitted_range(
     factor: float = 0.0,
     patches: np.ndarray | Literal["active"] | None = None,
 ) -> RangeEdit:
-    """The edit of a neuron within tau deviations of the mean of its activations above 0.
+    """The edit of a neuron within tau deviations of the mean of its activations on one side of 0.
 
-    mean, std: of the neuron's activations where it fires, std with divisor n; tau: above 0, infinity for
-    wherever it fires (there the released code has a NaN when std is 0). Raises EditError for others.
+    mean, std: of the neuron's activations above 0, or, with a mean below 0, of those below 0; std with
+    divisor n. The edit acts on that side. tau: above 0, infinity for wherever the neuron is active there
+    (the released code has a NaN when std is 0). Raises EditError for others.
     """
     centre = number(f"neuron {neuron}: the mean", mean)
     spread = number(f"neuron {neuron}: the standard deviation", std, 0.0)
     reach = number("tau", tau, 0.0, above=True, infinite=True)
     half = math.inf if math.isinf(reach) else reach * spread
-    return RangeEdit(neuron, centre - half, centre + half, action, factor, patches)
+    side: Side = "below" if centre < 0 else "above"
+    return RangeEdit(neuron, centre - half, centre + half, action, factor, patches, side)
 
 
 def fit(activations: Tensor, percent: float = 0.3, tau: float = 2.0) -> Bounds:
@@ -125,5 +140,12 @@ def ranged(
 
 
 def edited(edit: RangeEdit, now: Tensor) -> Tensor:
-    """A neuron's activations [T] after a range edit on every patch; those that are not above 0 stay."""
-    return torch.where(now > 0, ranged(now, edit.low, edit.high, edit.action, edit.factor), now)
+    """A neuron's activations [T] after a range edit on every patch; those on the other side, and 0, stay."""
+    match edit.side:
+        case "above":
+            acts = now > 0
+        case "below":
+            acts = now < 0
+        case "both":
+            acts = now != 0
+    return torch.where(acts, ranged(now, edit.low, edit.high, edit.action, edit.factor), now)

@@ -87,7 +87,8 @@ def naive(
 def one(edit: Edit | RangeEdit, z: float) -> float:
     if isinstance(edit, Edit):
         return {"set": edit.value, "add": z + edit.value, "scale": z * edit.value}[edit.mode]
-    if not (z > 0 and edit.low <= z <= edit.high):
+    on = {"above": z > 0, "below": z < 0, "both": z != 0}[edit.side]
+    if not (on and edit.low <= z <= edit.high):
         return z
     centre, half = (edit.low + edit.high) / 2, (edit.high - edit.low) / 2
     soft = z * 0.125 * min(abs(z - centre) / (half + 1e-6), 1.0)
@@ -103,15 +104,18 @@ places = st.one_of(st.none(), st.just("active"), masks)
 plain_edits = st.builds(
     Edit, neuron=neurons, value=quarters, mode=st.sampled_from(["set", "add", "scale"]), patches=places
 )
-range_edits = st.builds(
-    lambda neuron, ends, action, factor, patches: RangeEdit(neuron, *sorted(ends), action, factor, patches),
-    neurons,
-    st.tuples(quarters, quarters),
-    st.sampled_from(["zero", "scale", "soft"]),
-    quarters,
-    places,
-)
-some_edits = st.lists(st.one_of(plain_edits, range_edits), max_size=5)
+
+
+@st.composite
+def range_edits(draw: st.DrawFn) -> RangeEdit:
+    low, high = sorted(draw(st.tuples(quarters, quarters)))
+    sides = ["both", *["above"] * (high > 0), *["below"] * (low < 0)]
+    action = draw(st.sampled_from(["zero", "scale", "soft"]))
+    rest = draw(quarters), draw(places), draw(st.sampled_from(sides))
+    return RangeEdit(draw(neurons), low, high, action, *rest)
+
+
+some_edits = st.lists(st.one_of(plain_edits, range_edits()), max_size=5)
 contrasts = st.builds(
     Contrast,
     strength=st.integers(-8, 8).map(lambda n: n / 2),

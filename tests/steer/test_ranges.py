@@ -55,7 +55,8 @@ def test_a_constant_coordinate_without_a_limit_is_masked_everywhere() -> None:
 
 
 def naive(edit: RangeEdit, z: float) -> float:
-    if not (z > 0 and edit.low <= z <= edit.high):
+    on = {"above": z > 0, "below": z < 0, "both": z != 0}[edit.side]
+    if not (on and edit.low <= z <= edit.high):
         return z
     if edit.action == "zero":
         return 0.0
@@ -76,9 +77,17 @@ ends = st.one_of(st.floats(-8, 8, width=16), st.sampled_from([-math.inf, math.in
     st.sampled_from(["zero", "scale", "soft"]),
     st.floats(-4, 4, width=16),
     st.lists(st.floats(-8, 8, width=16), min_size=1, max_size=12),
+    st.sampled_from(["above", "below", "both"]),
 )
-def test_a_range_edit_is_the_naive_one(low_high: list, action: str, factor: float, z: list) -> None:
-    edit = RangeEdit(3, *low_high, action, factor)
+def test_a_range_edit_is_the_naive_one(
+    low_high: list, action: str, factor: float, z: list, side: str
+) -> None:
+    low, high = low_high
+    if (side == "above" and high <= 0) or (side == "below" and low >= 0):
+        with pytest.raises(EditError, match=f"holds nothing {side} 0"):
+            RangeEdit(3, low, high, action, factor, side=side)
+        return
+    edit = RangeEdit(3, low, high, action, factor, side=side)
     now = torch.tensor(z + low_high[:1]).nan_to_num(posinf=1.0, neginf=1.0)
     expected = torch.tensor([naive(edit, value) for value in now.tolist()])
     torch.testing.assert_close(edited(edit, now, now), expected, atol=1e-6, rtol=1e-5)
@@ -88,6 +97,32 @@ def test_zero_stays_zero_even_in_the_middle_of_the_range() -> None:
     edit = RangeEdit(0, -math.inf, math.inf, "scale", 5.0)
     now = torch.tensor([0.0, -2.0, 2.0])
     assert edited(edit, now, now).tolist() == [0.0, -2.0, 10.0]
+    for side, expected in (("below", [0.0, -10.0, 2.0]), ("both", [0.0, -10.0, 10.0])):
+        edit = RangeEdit(0, -math.inf, math.inf, "scale", 5.0, side=side)
+        assert edited(edit, now, now).tolist() == expected
+
+
+ACTIONS = ["zero", "scale", "soft"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(ends, ends).map(sorted),
+    st.sampled_from(ACTIONS),
+    st.floats(-4, 4, width=16),
+    st.lists(st.floats(-8, 8, width=16), min_size=1, max_size=12),
+)
+def test_a_neuron_with_its_signs_turned_round_is_edited_alike(
+    low_high: list, action: str, factor: float, z: list
+) -> None:
+    """-z along the opposite direction is the same neuron of a signed SAE."""
+    (low, high), now = low_high, torch.tensor(z)
+    for side, other in (("above", "below"), ("both", "both")):
+        if side == "above" and high <= 0:
+            continue
+        edit = RangeEdit(3, low, high, action, factor, side=side)
+        turned = RangeEdit(3, -high, -low, action, factor, side=other)
+        assert torch.equal(edited(turned, -now, -now), -edited(edit, now, now))
 
 
 def test_a_fitted_range() -> None:
@@ -96,6 +131,9 @@ def test_a_fitted_range() -> None:
     whole = fitted_range(7, 3.0, 0.0, math.inf, "soft", patches="active")
     assert (whole.low, whole.high, whole.patches) == (-math.inf, math.inf, "active")
     assert fitted_range(7, 3.0, 0.0).low == fitted_range(7, 3.0, 0.0).high == 3.0
+    below = fitted_range(7, -3.0, 2.0)
+    assert (below.low, below.high, below.side, edit.side) == (-7.0, 1.0, "below", "above")
+    assert edited(below, torch.tensor([0.5, -0.5, -8.0]), torch.zeros(3)).tolist() == [0.5, 0.0, -8.0]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +153,10 @@ def test_a_fitted_range() -> None:
         ((1, 0.0, 1.0, "scale", 1e7), "the factor must be .* not 10000000.0"),
         ((1, 0.0, 1.0, "zero", 0.0, "all"), "unknown patches 'all'"),
         ((1, 0.0, 1.0, "zero", 0.0, [[1, 2]]), "a .rows, cols. boolean mask"),
+        ((1, 0.0, 1.0, "zero", 0.0, None, "left"), "unknown side 'left' of a range; use 'above', 'below' or"),
+        ((1, -5.0, -1.0), "the range -5 to -1 holds nothing above 0, .* use side='below'"),
+        ((1, -5.0, 0.0), "the range -5 to 0 holds nothing above 0"),
+        ((1, 1.0, 5.0, "zero", 0.0, None, "below"), "holds nothing below 0, .* use side='above'"),
     ],
 )
 def test_range_edits_that_are_none(arguments: tuple, words: str) -> None:

@@ -64,7 +64,8 @@ def naive(z: Tensor, noisy: Tensor, contrast: Contrast | None, edits: list[Edit]
     """z' [T, F], dense."""
     now = z if contrast is None else z + contrast.strength * (z - noisy)
     if contrast is not None and contrast.clamp:
-        now = torch.maximum(now, z.clamp_max(0))
+        side = torch.where(z != 0, z, noisy).sign()
+        now = torch.where(now.sign() == -side, torch.zeros(()), now)
     now = now.clone()
     for edit in edits:
         column = now[:, edit.neuron]
@@ -122,6 +123,22 @@ def test_an_intervention_is_the_dense_one_in_each_patchs_scale(
         error = (h - sae.decode(z, h)).square().sum()
         assert read.error == pytest.approx(float(error / (h - h.mean(0)).square().sum()), rel=1e-3)
         assert read.error_kept == pytest.approx(0.0 if replace else 1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("clamp", [False, True])
+def test_a_signed_sae_with_signs_turned_round_is_contrasted_alike(clamp: bool) -> None:
+    """z of some neurons, and their directions, times -1: the same SAE, so the same patches."""
+    sae, h, other = make_sae(SCALINGS[0], ActivationRule("abstopk", k=4)), hidden(3), hidden(4)
+    turned, signs = make_sae(SCALINGS[0], sae.rule), torch.ones(NEURONS)
+    signs[::2] = -1.0
+    turned.W_enc.mul_(signs), turned.b_enc.mul_(signs), turned.W_dec.mul_(signs[:, None])
+    asked = Intervention(contrast=Contrast(strength=2.0, suppress_always_on=False, clamp=clamp))
+    found = [
+        intervene(h, one.encode_sparse(h), one, GRID, asked, one.encode_sparse(other)).patches
+        for one in (sae, turned)
+    ]
+    assert not torch.equal(found[0], h)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
