@@ -1,6 +1,7 @@
 """The command line of the offline half: `python -m index COMMAND`. Knows the commands and the exit codes.
 
-Exit codes: 0 done, 1 an error in plain words, 2 wrong usage, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+Exit codes: 0 done, 1 an error in plain words, 2 wrong usage, 130 stopped by Ctrl-C, 143 stopped by SIGTERM,
+129 by a terminal that was closed.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ import argparse
 import importlib
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType, ModuleType
+from collections.abc import Sequence
+from contextlib import suppress
+from types import ModuleType
 from typing import NamedTuple
 
 from explorer.errors import ExplorerError
 from explorer.vlm.loading.full import full_told
 from index.commands.common import EXIT_CODES
+from index.stopping import ENDING, Ended, ending
 
 DONE, FAILED, SIGNALLED = 0, 1, 128
 
@@ -82,27 +83,6 @@ def _load(module: str) -> ModuleType:
     return importlib.import_module(module)
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that what is half written is cleaned up."""
-
-
-@contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """In its `with`, SIGTERM raises _Terminated."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -113,13 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(words)
     if unknown:
         args.refuse(f"unrecognized arguments: {' '.join(unknown)}")
-    with _ending_cleanly():
-        try:
+    try:
+        with ending():
             return _run(args)
-        except KeyboardInterrupt:
-            return _say("interrupted; nothing was published", SIGNALLED + signal.SIGINT)
-        except _Terminated:
-            return _say("terminated; nothing was published", SIGNALLED + signal.SIGTERM)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing was published", SIGNALLED + signal.SIGINT)
+    except Ended as ended:
+        words = "the terminal was closed" if ended.signal == signal.SIGHUP else "terminated"
+        return _say(f"{words}; nothing was published", SIGNALLED + ended.signal)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -132,9 +113,20 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _say(words: str, code: int) -> int:
-    print(words, file=sys.stderr)
+    """Say why a command ends, if anybody is there to read it."""
+    with suppress(OSError):
+        print(words, file=sys.stderr)
     return code
 
 
+def _end_plainly() -> None:
+    """From here on Ctrl-C and the like end the process without a trace, unless they are ignored."""
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    found = main()
+    _end_plainly()
+    sys.exit(found)

@@ -8,27 +8,21 @@ is prepared; nothing of towers or neurons.
 from __future__ import annotations
 
 import io
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from explorer.errors import ExplorerError, ImageError, SourceError
+from explorer.errors import ImageError, SourceError
 from explorer.records import Grid
 from explorer.store.writer import SkippedRow
 from explorer.vlm.base import Prepared
+from index.readers import made
 from index.sources.base import PatchTruth, Source
 
 THUMBNAIL_SIDE = 192
 """Longest side of a thumbnail in pixels."""
-Made = TypeVar("Made")
-_END = object()
 
 
 class Item(NamedTuple):
@@ -56,12 +50,6 @@ class Chunk(NamedTuple):
     like: Prepared | None = None
 
 
-class _Failed(NamedTuple):
-    """What a worker hands back instead of what it should have made."""
-
-    error: ExplorerError
-
-
 def chunk_count(n_images: int, batch: int) -> int:
     """How many chunks of `batch` hold all images."""
     return -(-n_images // batch)
@@ -73,7 +61,7 @@ def load_chunks(
     indices: Sequence[int],
     batch: int,
     workers: int = 0,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """The chunks of these indices, in their order; the same whatever the number of workers.
 
     workers: processes that read and prepare, two chunks ahead each; 0: this process. They are gone when
@@ -131,89 +119,3 @@ def thumbnail(image: Image.Image, grid: Grid) -> bytes:
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=88)
     return stream.getvalue()
-
-
-def made(make: Callable[[int], Made], indices: Sequence[int], workers: int) -> Iterator[Made]:
-    """What `make` gives for each index, in their order: made by forked processes, or here for 0 workers.
-
-    Close the iterator when it is left early. An ExplorerError arrives as it was raised; SourceError when a
-    worker dies.
-    """
-    if not workers or not len(indices):
-        yield from map(make, indices)
-        return
-    loader = DataLoader(
-        _Jobs(make),
-        batch_size=None,
-        sampler=indices,
-        num_workers=min(workers, len(indices)),
-        collate_fn=_as_it_is,
-        multiprocessing_context="fork",
-        prefetch_factor=2,
-        worker_init_fn=_hold_your_tongue,
-    )
-    with _child_signals_kept():
-        arriving = iter(loader)
-    try:
-        while (found := _next(arriving)) is not _END:
-            if isinstance(found, _Failed):
-                raise found.error
-            yield found
-    finally:
-        arriving._shutdown_workers()  # now, not when the garbage is collected: a traceback may hold it
-
-
-class _Jobs(Dataset):
-    """What a worker makes, by index; errors meant for people travel as values, which keeps their words."""
-
-    def __init__(self, make: Callable[[int], Made]) -> None:
-        self._make = make
-
-    def __getitem__(self, index: int) -> Made | _Failed:
-        """Make one."""
-        try:
-            return self._make(index)
-        except ExplorerError as error:
-            return _Failed(error)
-
-
-def _hold_your_tongue(worker: int) -> None:
-    """A worker's errors travel to the builder; what its threads meet while it ends is of use to nobody."""
-    sys.excepthook = lambda kind, error, trace: None
-
-
-def _next(arriving: Iterator[Made | _Failed]) -> Made | _Failed | object:
-    """What comes next, _END at the end."""
-    try:
-        return next(arriving, _END)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise SourceError(
-            f"a process that reads pictures has died ({error}); most often memory, or shared memory "
-            "(/dev/shm), is short: use fewer --workers and run the same command again, what was saved so "
-            "far is kept"
-        ) from error
-
-
-@contextmanager
-def _child_signals_kept() -> Iterator[None]:
-    """Undo that a DataLoader handles SIGCHLD.
-
-    Its handler would raise in the middle of whatever the main thread does when a worker dies; without
-    it the loader notices the death within seconds, when the next chunk is asked for.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGCHLD, before)
-
-
-def _as_it_is(found: Made | _Failed) -> Made | _Failed:
-    """Leave it alone; the loader's default would turn arrays into tensors."""
-    return found

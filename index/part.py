@@ -8,8 +8,9 @@ nothing of merging or of the store.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import NamedTuple
@@ -126,15 +127,16 @@ class Part:
         with ThreadPoolExecutor(1, thread_name_prefix="state") as pool:
             job: Future[None] | None = None
             try:
-                for encoded in self._encoded(lvlm, sae, block, workers):
-                    if job is not None:
-                        job.result()
-                        seen(self.progress)
-                    job = pool.submit(self._take, encoded)
-                    if not beside:
-                        wait([job])
-                    if stop.asked():
-                        break
+                with closing(self._encoded(lvlm, sae, block, workers)) as arriving:
+                    for encoded in arriving:
+                        if job is not None:
+                            job.result()
+                            seen(self.progress)
+                        job = pool.submit(self._take, encoded)
+                        if not beside:
+                            wait([job])
+                        if stop.asked():
+                            break
                 if job is not None:
                     job.result()
                     seen(self.progress)
@@ -162,23 +164,23 @@ class Part:
         self._saved_at = self.done
         self._cadence.saved(time.monotonic() - started)
 
-    def _encoded(self, lvlm: LVLM, sae: SAE, block: int, workers: int) -> Iterator[EncodedChunk]:
+    def _encoded(self, lvlm: LVLM, sae: SAE, block: int, workers: int) -> Generator[EncodedChunk, None, None]:
         """The chunks that are left, with their activations."""
         todo, pins = self._chunks[self.done :], self._work.pins
         half = pins.dtype in ("bfloat16", "float16") and pins.device != "cpu"
         encode = Encoder(
             lvlm, sae, block, pins.include_cls, sample_rate(pins), torch.bfloat16 if half else torch.float32
         )
-        for chunk in load_chunks(
-            self._source, partial(lvlm.preprocess, fixed=True), todo, pins.batch, workers
-        ):
-            try:
-                yield encode(chunk)
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    f"the device ran out of memory with batches of {pins.batch}; build again with a smaller "
-                    "--batch (another batch needs --restart)"
-                ) from error
+        preprocess = partial(lvlm.preprocess, fixed=True)
+        with closing(load_chunks(self._source, preprocess, todo, pins.batch, workers)) as chunks:
+            for chunk in chunks:
+                try:
+                    yield encode(chunk)
+                except torch.OutOfMemoryError as error:
+                    raise ModelError(
+                        f"the device ran out of memory with batches of {pins.batch}; build again with a "
+                        "smaller --batch (another batch needs --restart)"
+                    ) from error
 
     def _take(self, encoded: EncodedChunk) -> None:
         """Take in one chunk; save when it is time."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 EXIT_CODES = (
     "exit codes: 0 done, 1 an error in plain words, 2 wrong usage,\n"
-    "            130 stopped by Ctrl-C, 143 stopped by SIGTERM"
+    "            130 stopped by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed"
 )
 WARNING = "warning: "
 """How a line begins that nobody should miss."""

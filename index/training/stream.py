@@ -21,7 +21,7 @@ from torch import Tensor
 from explorer.errors import ImageError, SourceError
 from explorer.store.writer import SkippedRow
 from index.activations import NOT_FINITE
-from index.loading import made
+from index.readers import made
 from index.training.pictures import Order, Pictures
 from index.training.tower import Batch, Eye, prepare, together, token_vectors
 

@@ -209,7 +209,8 @@ def test_workers_from_another_thread() -> None:
 
 def test_an_interrupt_leaves_no_orphans() -> None:
     code = """
-        import sys
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
         sys.path.insert(0, "tests/index")
         from test_loading import children, prepare
         from index.loading import load_chunks
