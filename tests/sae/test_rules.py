@@ -87,6 +87,7 @@ def test_dense_and_sparse_follow_the_words(rule: ActivationRule, rows: int, seed
 
 def test_the_edge_of_the_threshold() -> None:
     p = torch.tensor([[0.5, 0.75, 0.0, -0.5]])
+    assert ActivationRule("relu").sparse(p).neurons.tolist() == [0, 1]
     assert ActivationRule("jumprelu", 0.5)(p).tolist() == [[0.0, 0.75, 0.0, 0.0]]
     assert ActivationRule("jumprelu", 0.5, inclusive=True)(p).tolist() == [[0.5, 0.75, 0.0, 0.0]]
     each = torch.tensor([0.5, 0.8, 0.0, -1.0])

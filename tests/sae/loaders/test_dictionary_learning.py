@@ -310,6 +310,11 @@ def broken(kind: str, **changes: object) -> dict[str, Any]:
             "group_sizes is nothing; expected whole numbers",
         ),
         (
+            "MatryoshkaBatchTopKSAE",
+            broken("MatryoshkaBatchTopKSAE", group_sizes=torch.tensor(30)),
+            r"group_sizes is torch.int64 of shape \[\]; expected whole numbers \[groups\]",
+        ),
+        (
             "GatedAutoEncoder",
             broken("GatedAutoEncoder", r_mag=torch.full((F,), 100.0)),
             r"exp\(r_mag\) has 30 values that are not finite",
@@ -325,6 +330,9 @@ def test_what_does_not_add_up_is_refused(tmp_path: Path, kind: str, tensors: dic
 def test_a_configuration_of_other_sizes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SAEError, match=r"bias has the shape \[7\]; expected \[d = 8\]"):
         load_sae(written(tmp_path, state("AutoEncoder"), "AutoEncoder", activation_dim=8))
+    nested = "MatryoshkaBatchTopKSAE"
+    with pytest.raises(SAEError, match=r"\[5, 10, 15\] in the weights and \[5, 25\] in the configuration"):
+        load_sae(written(tmp_path / "nested", state(nested), nested, group_sizes=[5, 25]))
 
 
 def test_transcoders_and_strange_hints_are_refused(tmp_path: Path) -> None:

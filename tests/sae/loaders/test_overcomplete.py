@@ -204,6 +204,7 @@ def test_safetensors_hold_a_state_dict_too(tmp_path: Path) -> None:
         ({"top_k": 3, "cls": "Mystery", **L2}, r"the hint cls is 'Mystery'; expected one of SAE, TopKSAE"),
         ({"top_k": 3, "cls": "BatchTopKSAE", **L2}, r"the hint running_threshold is missing"),
         ({"running_threshold": -1, **L2}, r"running_threshold is -1; expected a number of 0 or more"),
+        ({"running_threshold": "two", **L2}, r"running_threshold is 'two'; expected a number of 0 or more"),
         ({"top_k": 3, "encoder": "mlp_bn_1", **L2}, r"the hint encoder is 'mlp_bn_1', but .* 'linear'"),
         (
             {"top_k": 3, "use_multiplier": False, **L2},

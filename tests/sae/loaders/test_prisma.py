@@ -190,6 +190,10 @@ def test_tokens_that_are_not_said(tmp_path: Path) -> None:
     config = settings()
     del config["cls_token_only"]
     assert load_sae(split(tmp_path / "split", made(), config)).tokens is None
+    patches = split(tmp_path / "patches", made(), config | {"use_patches_only": True})
+    assert load_sae(patches).tokens == "patches"
+    del config["use_patches_only"]
+    assert load_sae(split(tmp_path / "neither", made(), config)).tokens is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from explorer.errors import SAEError
-from explorer.sae import load_sae
+from explorer.sae import ActivationRule, load_sae
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sae"
 FOLDERS = sorted(folder.name for folder in GOLDEN.glob("saelens-*"))
@@ -191,6 +191,14 @@ def test_infinite_and_negative_thresholds(tmp_path: Path) -> None:
     config = settings("jumprelu", tensors)
     same(written(tmp_path, tensors, config), tensors, config, vectors())
     assert not load_sae(tmp_path).encode(vectors())[:, :4].any()
+
+
+def test_thresholds_that_are_all_alike_are_one_number_if_it_is_finite(tmp_path: Path) -> None:
+    tensors = made("jumprelu")
+    for bar, kept in ((0.5, 0.5), (math.inf, torch.full((28,), math.inf))):
+        tensors["threshold"][:] = bar
+        sae = load_sae(written(tmp_path, tensors, settings("jumprelu", tensors)))
+        assert sae.rule == ActivationRule("jumprelu", kept)
 
 
 def test_groups_of_a_matryoshka_in_training_and_exported(tmp_path: Path) -> None:
