@@ -194,10 +194,16 @@ def serve(args: argparse.Namespace) -> None:
         print("note: whoever knows the address can use the page; add --auth USER:PASS", file=sys.stderr)
 
     from explorer.session.anyway import open_anyway
-    from explorer.ui import page, serving
+    from explorer.ui import health, page, serving
     from explorer.ui.hub import Rules
 
-    session, trouble = open_anyway(args.choice, say)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        say(line)
+
+    session, trouble = open_anyway(args.choice, tell)
     if trouble:
         print(f"note: the page starts without exemplars: {trouble}", file=sys.stderr)
     if session.store is not None:
@@ -205,7 +211,7 @@ def serve(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, _stop)
     with serving.uploads_folder():
         rules = Rules(args.read_only, args.cases, args.queue, trouble)
-        shown = page.build(session, rules)
+        shown = page.build(session, rules, health.opening(args.choice, told))
         serving.launch(
             shown,
             args.max_upload,

@@ -15,7 +15,7 @@ from explorer.cases import rows, settings
 from explorer.cases.case import Case, Identity, clean_notes, clean_title, png
 from explorer.cases.rows import Row
 from explorer.errors import ExplorerError, StoreError
-from explorer.records import Cell, Edit, Grid
+from explorer.records import Cancel, Cell, Edit, Grid
 from explorer.session import Session, View
 
 
@@ -80,18 +80,25 @@ def captured(
     return case if steered is not None else replace(case, steered=steered_answer(session, view, case))
 
 
-def replay(session: Session, case: Case, view: View | None = None) -> Replay:
-    """Answer again, and compare. view: the case's picture, where it was looked at already."""
+def replay(
+    session: Session, case: Case, view: View | None = None, cancel: Cancel | None = None
+) -> Replay | None:
+    """Answer again, and compare; None when cancelled.
+
+    view: the case's picture, where it was looked at already; cancel: ends it between two words of an answer.
+    """
     seen = session.look(case.image()) if view is None else view
     same_model, same_sae = matches(session, case, seen)
     differences = list(foreign(session, case, seen))
-    baseline = session.answer(seen, case.question, **case.settings.plain().options())
+    baseline = session.answer(seen, case.question, cancel=cancel, **case.settings.plain().options())
     steered = None
     if case.steered is not None or case.steers:
         try:
-            steered = steered_answer(session, seen, case if same_sae else replace(case, rows=()))
+            steered = steered_answer(session, seen, case if same_sae else replace(case, rows=()), cancel)
         except ExplorerError as error:
             differences.append(f"The steered answer cannot be made here: {error}.")
+    if cancel is not None and cancel.is_set():
+        return None
     if baseline != case.baseline:
         differences.append("The untouched answer differs.")
     if steered is not None and steered != case.steered:
@@ -99,9 +106,10 @@ def replay(session: Session, case: Case, view: View | None = None) -> Replay:
     return Replay(same_model, same_sae, baseline, steered, tuple(differences))
 
 
-def steered_answer(session: Session, view: View, case: Case) -> str:
+def steered_answer(session: Session, view: View, case: Case, cancel: Cancel | None = None) -> str:
     """The case's steered answer, made anew. Raises ExplorerError for what does not fit the session."""
-    return session.answer(view, case.question, edits_of(case.rows, view.grid), **case.settings.options())
+    edits, how = edits_of(case.rows, view.grid), case.settings.options()
+    return session.answer(view, case.question, edits, cancel=cancel, **how)
 
 
 def matches(session: Session, case: Case, view: View | None = None) -> tuple[bool, bool]:

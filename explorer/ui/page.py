@@ -18,6 +18,7 @@ from explorer.ui.neuron import layout as neuron
 from explorer.ui.plain import guard
 from explorer.ui.why import layout as why
 from explorer.ui.workspace import layout as workspace
+from explorer.ui.workspace import suggesting
 from explorer.ui.workspace.looking import Looking
 from explorer.ui.workspace.opening import Opening
 from explorer.ui.workspace.steering import Steering
@@ -27,19 +28,20 @@ SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-s
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 
-def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
-    """The page on one session."""
-    rules = rules or Rules()
+def build(session: Session, rules: Rules | None = None, opened: health.Opening | None = None) -> gr.Blocks:
+    """The page on one session. opened: how it was opened, for the line at the top."""
+    rules, opened = rules or Rules(), opened or health.Opening()
     looking = Looking(session)
     steering = Steering(session, looking.strips)
     opening = Opening(looking, steering, load_examples())
     with gr.Blocks(title="Visual neurons", fill_width=True, delete_cache=(60, serving.KEPT)) as page:
         kept = states()
-        line = health.draw(session)
+        line = health.draw(session, opened)
         html("store-notice", notices.no_store(session, rules), "notices.js")
         with gr.Tabs(selected="workspace", elem_id="tabs") as tabs:
             with gr.Tab("Workspace", id="workspace", render_children=True):
                 work = workspace.draw()
+                work.neurons.concept.placeholder = suggesting.placeholder(session)
                 explained = why.draw()
             with gr.Tab("Gallery", id="gallery"):
                 shown = gallery.draw()
@@ -74,7 +76,7 @@ def build(session: Session, rules: Rules | None = None) -> gr.Blocks:
         like_it = partial(gallery.show_similar, hub, shown)
         neuron.wire(hub, one, partial(gallery.refresh, hub, shown), like_it)
         cases.wire(hub, filed)
-        health.wire(hub, line)
+        health.wire(hub, line, opened)
         serving.wire(hub)
     count_each(page)
     guard(page)
@@ -96,8 +98,10 @@ def style() -> str:
 
 
 def head() -> str:
-    """What the head of the page holds: the script that runs before the framework opens a stream."""
-    return f"<script>{(STYLES / 'streams.js').read_text(encoding='utf-8')}</script>"
+    """What the head of the page holds: scripts of the whole page, the one first that runs before the
+    framework opens a stream."""
+    scripts = [(STYLES / name).read_text(encoding="utf-8") for name in ("streams.js", "bring.js")]
+    return "".join(f"<script>{script}</script>" for script in scripts)
 
 
 def look() -> dict[str, object]:

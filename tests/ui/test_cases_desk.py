@@ -130,6 +130,33 @@ def test_a_replay_marks_its_card_busy_and_then_tells(desk: Desk) -> None:
     assert "1 of 1 replayed hold" in last[0] and last[2][0][1].holds
 
 
+def test_a_replay_can_be_stopped_and_keeps_what_was_known(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = (("lone-sheep", Replay(True, True, "a", "b", ("The steered answer differs.",))),)
+    steps = desk.replay_shipped((), known)
+    first = next(steps)
+    assert first[0].count(">Stop</button>") == len(SHIPPED) and "Stop replaying" in first[0]
+    assert "answers differ" not in first[0] and "case_all" not in first[0]
+    second, turn = next(steps), first[3]
+    assert "1 of 1 replayed hold" in second[0]
+    desk.halt(turn)
+    asked: list[object] = []
+    monkeypatch.setattr(desk.session.lvlm, "decode", lambda *_, **__: asked.append("the model"))
+    (last,) = steps
+    assert not asked and "Stop" not in last[0] and "answers differ" in last[0] and "case_all" in last[0]
+    verdicts = dict(last[2])
+    assert verdicts["lone-sheep"] is known[0][1] and len(verdicts) == 2 and last[3] is None
+    desk.halt(None)
+
+
+def test_leaving_a_replay_stops_it(desk: Desk) -> None:
+    steps = desk.replay_one((), (), event(id="lone-sheep"))
+    cancel = next(steps)[3]._cancel
+    steps.close()
+    assert cancel.is_set()
+
+
 def test_all_stories_replay_one_after_another(desk: Desk) -> None:
     steps = list(desk.replay_shipped((), ()))
     assert [step[0].count("replaying …") for step in steps] == [*range(len(SHIPPED), -1, -1)]
@@ -139,7 +166,7 @@ def test_all_stories_replay_one_after_another(desk: Desk) -> None:
 def test_a_broken_case_shows_what_is_said_now(desk: Desk, session: Session) -> None:
     kept = desk.folder.keep(replace(FORK, steered="A dining table with a cat."))
     mine, _ = desk.listed([kept.key], (), ())
-    *_, (shipped, own, verdicts) = desk.replay_one(mine, (), event(id=kept.id))
+    *_, (shipped, own, verdicts, _) = desk.replay_one(mine, (), event(id=kept.id))
     assert "answers differ" in own and "answers differ" not in shipped
     assert "The steered answer differs." in own and "<ins>cake</ins>" in own
     assert dict(verdicts)[kept.id].steered == FORK.steered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -20,7 +21,7 @@ from explorer.ui.marks import badge, histogram_svg, name_of, number, percent
 from explorer.ui.visit import Entry, Heading, Listing
 from explorer.ui.workspace import panels
 from explorer.ui.workspace.cards import Beside, Known, card, cards
-from explorer.ui.workspace.stage import frame, photo_uri, stage
+from explorer.ui.workspace.stage import IDLE_FINE, frame, photo_uri, stage
 from explorer.world import CASES, draw
 from tests.ui.fake_session import FakeSession, make_exemplar, make_view
 
@@ -68,7 +69,7 @@ def test_stage_places_the_covered_part_and_the_marks() -> None:
     html = stage('a "b"', view.grid, view.map(3), "fork <3>", [Cell(1, 2), Cell(1, 3)])
     assert "left:0.000%;top:0.000%;width:100.000%;height:100.000%;--rows:4;--cols:4" in html
     assert 'data-marked="[[1,2],[1,3]]"' in html and "2 patches" in html and "Clear" in html
-    assert "[0.0,0.0,2.0,0.0]" in html
+    assert "[0,0,2.0,0]" in html
     assert "a &quot;b&quot;" in html and "fork &lt;3&gt;" in html
     assert 'data-low="0" data-high="2"' in html and ">2.00<" in html
     assert "dark margins" not in html
@@ -77,7 +78,32 @@ def test_stage_places_the_covered_part_and_the_marks() -> None:
 def test_stage_tells_of_margins_that_the_model_does_not_see() -> None:
     grid = Grid(4, 4, 80, 40, Box(20, 0, 60, 40))
     html = stage("t", grid, None, "")
-    assert "left:25.000%;top:0.000%;width:50.000%" in html and "dark margins" in html
+    assert "left:25.000%;top:0.000%;width:50.000%" in html
+    assert "The model does not see the dark margins.</span>" in html, "also told where nothing hovers"
+    padded = stage("t", Grid(4, 4, 80, 40, Box(0, -20, 80, 60)), None, "")
+    almost = stage("t", Grid(4, 4, 80, 40, Box(0.2, 0, 79.9, 40)), None, "")
+    assert "dark margins" not in padded + almost
+
+
+def test_a_fine_grid_asks_to_look_closer_and_gets_a_larger_photo() -> None:
+    fine, coarse = (Grid(n, n, 2100, 2100, Box(0, 0, 2100, 2100)) for n in (128, 24))
+    assert IDLE_FINE in stage("t", fine, None, "") and IDLE_FINE not in stage("t", coarse, None, "")
+    image = Image.new("L", (2100, 2100)).convert("RGB")
+
+    def side(grid: Grid | None) -> int:
+        data = base64.b64decode(photo_uri(image, grid).partition(",")[2])
+        return Image.open(io.BytesIO(data)).width
+
+    assert side(fine) == 2048 and side(coarse) == side(None) == 896
+
+
+def test_the_numbers_under_the_pointer_are_those_of_the_map() -> None:
+    dice = np.random.default_rng(0)
+    size = dice.standard_normal((9, 7)) * 10.0 ** dice.uniform(-6, 4, (9, 7))
+    values = (size * (dice.random((9, 7)) < 0.6)).astype(np.float32)
+    html = stage("t", Grid(9, 7, 70, 90, Box(0, 0, 70, 90)), values, "n")
+    numbers = json.loads(html.partition('data-map="')[2].partition('"')[0])
+    np.testing.assert_allclose(numbers, values, rtol=6e-4)
 
 
 def test_stage_without_a_neuron_has_no_map_and_no_mark() -> None:

@@ -27,6 +27,7 @@ from explorer.ui.hub import Rules
 from explorer.ui.plain import NO_MEMORY, WRONG, guard, plainly
 from explorer.ui.visit import Turn, Visit
 from explorer.vlm import Choice, Loading, open_lvlm
+from explorer.vlm.opening import FAMILIES
 from tests.ui.fake_session import FakeSession, make_view
 
 # Messages
@@ -203,6 +204,40 @@ def test_the_line_tells_what_the_page_runs_on() -> None:
     assert (
         "no store · cpu, float32 · 300 MiB" in bare and "Visitors" not in bare and "on the device" not in bare
     )
+
+
+def test_the_line_tells_how_the_session_was_opened_and_what_was_said_of_it() -> None:
+    told = [
+        "'big' needs 14 GiB",
+        "note: the SAE's files name <another> model",
+        "warning: the SAE was trained on the class token alone",
+        "note: the SAE's files name <another> model",
+    ]
+    choice = Choice(model="a/b", sae="/secret/sae", quantize="4bit", try_anyway=True, sae_hint=("k=2",))
+    opened = health.opening(choice, told)
+    assert opened.remarks == (
+        "Warning: the SAE was trained on the class token alone",
+        "Note: the SAE's files name <another> model",
+    )
+    facts = health.Facts("b@abc", 4, 32, None, Running("cpu", "float32"), Memory(1 << 20))
+    shown = health.drawn(facts._replace(family="LLaVA", pictures="crop the middle", opened=opened))
+    assert "b · LLaVA · 32 neurons · no store" in shown and "<dd>crop the middle</dd>" in shown
+    assert "<dd>--quantize 4bit --try-anyway --sae-hint k=2</dd>" in shown and "secret" not in shown
+    assert '<span class="remarks">1 warning, 1 note</span>' in shown and "&lt;another&gt;" in shown
+    assert "14 GiB" not in shown
+    bare = health.drawn(facts)
+    assert "remark" not in bare and "Opened with" not in bare and "Family" not in bare
+    assert health.opening(Choice(), ()) == health.Opening()
+
+
+def test_the_facts_of_a_session_name_family_sae_and_store(set_of_files: tuple[Path, Path]) -> None:
+    session, _ = open_anyway(*set_of_files)
+    known = health.facts(session)
+    assert (known.family, known.store, known.pictures) == ("LLaVA", "", session.lvlm.preprocessing)
+    assert known.sae == f"topk, k = 4, id {session.sae.short_id}"
+    session.sae.facts["project"] = "OSU-NLP-Group/saev"
+    assert "topk, k = 4, OSU-NLP-Group/saev, id " in health.drawn(health.facts(session))
+    assert health.FAMILIES.keys() == FAMILIES.keys(), "every family that opens has a name"
 
 
 def test_the_memory_of_this_process_is_told() -> None:

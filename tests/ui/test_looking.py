@@ -97,7 +97,7 @@ def test_picking_a_neuron_shows_its_heat_and_picking_it_again_takes_it_off(
     looking: Looking, visit: Visit
 ) -> None:
     focus, stage, cards, _ = looking.pick_neuron(visit, Focus(), event(neuron=3))
-    assert focus.neuron == 3 and "[0.0,0.0,2.0,0.0]" in stage and "card chosen" in cards
+    assert focus.neuron == 3 and "[0,0,2.0,0]" in stage and "card chosen" in cards
     focus, stage, _, _ = looking.pick_neuron(visit, focus, event(neuron=3))
     assert focus.neuron is None and 'data-map=""' in stage
     assert looking.pick_neuron(visit, None, event(neuron=9)).focus == Focus(neuron=9)
@@ -159,7 +159,7 @@ def test_a_list_given_by_another_part_comes_with_its_own_map(looking: Looking, v
     assert "histogram" not in shown.cards, "an effect is no activation"
     assert "lowers it" in shown.cards
     chosen = looking.pick_neuron(visit, focus, event(neuron=3))
-    assert "[0.0,0.0,2.0,0.0]" in chosen.stage and chosen.focus.source == "given"
+    assert "[0,0,2.0,0]" in chosen.stage and chosen.focus.source == "given"
 
 
 def test_histograms_are_those_of_what_the_list_ranks_by(

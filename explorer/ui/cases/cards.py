@@ -24,7 +24,7 @@ MOST_TOLD = 2
 NOTHING = "nothing moved"
 REGIONS = {"all": "everywhere", "active": "where it fires", "marked": "at marked patches"}
 MODES = {"set": "set to", "add": "add", "scale": "times"}
-EVENTS = ("case_open", "case_replay", "case_all", "case_file", "case_script", "case_remove")
+EVENTS = ("case_open", "case_replay", "case_all", "case_halt", "case_file", "case_script", "case_remove")
 """What buttons of cases ask for."""
 
 
@@ -99,12 +99,14 @@ def shipped_list(
         shows = "shows what the embedded model does; this one will answer otherwise."
     done = [verdicts[one.id] for one in entries if one.id in verdicts]
     told = f"{sum(one.holds for one in done)} of {len(done)} replayed hold." if done else ""
-    wait = "disabled" if busy else ""
+    every = f'<button type="button" class="plain" {does("case_all")}>Replay all</button>'
+    if busy:
+        every = f'<button type="button" class="plain" {does("case_halt")}>Stop replaying</button>'
     return (
         '<header class="list-head"><div><h2>Stories to start from</h2><p class="quiet">Each opens with its '
         f"picture, question and bench, and {shows}"
         f'</p></div><p class="held quiet" role="status">{told}</p>'
-        f'<button type="button" class="plain" {does("case_all")} {wait}>Replay all</button></header>'
+        f"{every}</header>"
         f'<div class="case-grid">{_cards(entries, verdicts, busy)}</div>'
     )
 
@@ -148,11 +150,12 @@ def _buttons(case: Drawn, busy: bool) -> str:
     ]
     more.append(("case_script", "Script", "Download as a Python script with its picture"))
     more += [("case_remove", "Remove", "Remove from the server")] if case.mine else []
+    if busy:
+        more[0] = ("case_halt", "Stop", "Stop replaying; what it answered before stays")
     for event, word, told in more:
-        wait = "disabled" if busy and event == "case_replay" else ""
         shown += (
             f'<button type="button" class="plain" {does(event, **at)} title="{told}" '
-            f'aria-label="{word}: {of}" {wait}>{word}</button>'
+            f'aria-label="{word}: {of}">{word}</button>'
         )
     return shown + (
         f'<button type="button" class="plain" data-link="{escape(case.id)}" title="Copy the link" '

@@ -29,7 +29,7 @@ from explorer.ui.cases.cards import Drawn
 from explorer.ui.hub import Hub
 from explorer.ui.plain import plainly, safe
 from explorer.ui.sent import sent, there
-from explorer.ui.visit import Said, Told, Visit
+from explorer.ui.visit import Said, Told, Turn, Visit
 from explorer.ui.workspace.opening import Opened, in_turn
 from explorer.ui.workspace.stage import photo_uri
 
@@ -99,7 +99,9 @@ class Desk:
         view = self.session.look(case.image())
         example = self.opening.examples.get(id) if isinstance(id, str) else None
         asked = example.questions if example else (case.question,)
-        fresh = Visit(view, case.title, photo_uri(view.image), asked, example.key if example else "")
+        fresh = Visit(
+            view, case.title, photo_uri(view.image, view.grid), asked, example.key if example else ""
+        )
         shown = self.opening.opened(fresh, case.question)
         bench = [self._named(row) for row in opened_rows(self.session, view, case)]
         told = cards.story(case.title, case.notes)
@@ -117,7 +119,7 @@ class Desk:
 
     @plainly
     def replay_one(self, mine: tuple[Drawn, ...], verdicts: Verdicts, event: gr.EventData) -> Iterator[tuple]:
-        """Answer a case again, and say whether it holds."""
+        """Answer a case again, and say whether it holds: both lists, the verdicts, what stops it."""
         id = str(sent(event, "id"))
         yield from self._replayed([id], [self.find(id)], mine, verdicts)
 
@@ -129,12 +131,26 @@ class Desk:
     def _replayed(
         self, ids: list[str], cases: list[Case], mine: tuple[Drawn, ...], verdicts: Verdicts
     ) -> Iterator[tuple]:
-        """Both lists and the verdicts, after each replay."""
-        known = {id: verdict for id, verdict in verdicts if id not in ids}
-        for i, case in enumerate(cases):
-            yield *self.lists(mine, known, frozenset(ids[i:])), gr.skip()
-            known[ids[i]] = replay(self.session, case)
-        yield *self.lists(mine, known), tuple(known.items())
+        """Both lists, the verdicts and the turn, after each replay. What is stopped keeps its old verdict."""
+        known, turn = dict(verdicts), Turn()
+        cancel = turn.begin()
+        try:
+            for i, case in enumerate(cases):
+                rest = ids[i:]
+                shown = {id: verdict for id, verdict in known.items() if id not in rest}
+                yield *self.lists(mine, shown, frozenset(rest)), gr.skip(), turn
+                done = replay(self.session, case, cancel=cancel)
+                if done is None or cancel.is_set():
+                    break
+                known[ids[i]] = done
+            yield *self.lists(mine, known), tuple(known.items()), None
+        finally:
+            turn.stop()
+
+    def halt(self, turn: Turn | None) -> None:
+        """Stop the visitor's replays, if there are any."""
+        if turn is not None:
+            turn.stop()
 
     def lists(
         self, mine: tuple[Drawn, ...], known: dict[str, Replay], busy: frozenset[str] = frozenset()

@@ -10,7 +10,7 @@ from explorer.cases.case import LONGEST_NOTES, LONGEST_TITLE, Case
 from explorer.cases.shipped import load_shipped
 from explorer.ui.cases import cards
 from explorer.ui.cases.desk import Desk
-from explorer.ui.hub import LATEST, QUICK, Hub, html
+from explorer.ui.hub import AT_ONCE, LATEST, QUICK, Hub, html
 
 STORAGE = "visual-neurons-cases"
 """Under this name the browser holds the keys of the cases that it kept; they are sealed for no one else."""
@@ -40,6 +40,7 @@ class Cases(NamedTuple):
     keys: gr.BrowserState
     mine: gr.State
     verdicts: gr.State
+    turn: gr.State
     emitters: tuple[gr.HTML, ...] = ()
 
 
@@ -70,9 +71,9 @@ def draw() -> Cases:
             )
             download = html("case-download", "", "case-download.js", html_template="<span></span>")
     keys = gr.BrowserState([], storage_key=STORAGE, secret=STORAGE)
-    mine, verdicts = gr.State(()), gr.State(())
+    mine, verdicts, turn = gr.State(()), gr.State(()), gr.State(None)
     parts = (shipped, own, preview, title, notes, file, keep, link, upload, download)
-    return Cases(load_shipped(), *parts, keys, mine, verdicts)
+    return Cases(load_shipped(), *parts, keys, mine, verdicts, turn)
 
 
 def wire(hub: Hub, parts: Cases) -> None:
@@ -81,11 +82,12 @@ def wire(hub: Hub, parts: Cases) -> None:
     parts.shipped.value = desk.lists((), {})[0]
     parts.keep.visible = not hub.rules.read_only
     _wire_opening(hub, parts, desk)
-    lists = [parts.shipped, parts.own, parts.verdicts]
+    lists = [parts.shipped, parts.own, parts.verdicts, parts.turn]
     replays = {"concurrency_limit": REPLAYS, "concurrency_id": "replays", **LATEST}
     own = [parts.keys, parts.mine, parts.verdicts]
     for part in (parts.shipped, parts.own):
         part.case_replay(desk.replay_one, own[1:], lists, **replays)
+        part.case_halt(desk.halt, parts.turn, None, **AT_ONCE)
         part.case_file(desk.case_file, None, parts.download, **LATEST)
         part.case_script(desk.case_script, None, parts.download, **LATEST)
     parts.shipped.case_all(desk.replay_shipped, own[1:], lists, **replays)

@@ -22,6 +22,7 @@ from explorer.ui.sent import sent, there
 from explorer.ui.visit import Entry, Focus, Heading, Listing, Visit
 from explorer.ui.workspace.cards import Beside, cards
 from explorer.ui.workspace.stage import stage
+from explorer.ui.workspace.suggesting import known, wanted
 
 TOP = 20
 FOUND = 8
@@ -104,7 +105,7 @@ class Looking:
         """The neurons that stand for a concept, else those whose labels, words or notes say it."""
         concept = checks.text(words, "the concept", checks.LONGEST_CONCEPT)
         if not concept:
-            raise ExplorerError("type what to look for, for instance: fork and knife")
+            raise wanted(self.session, "type what to look for")
         view, focus = there(visit).view, focus or Focus()
         found = self.session.find(concept, 1) or self._said(view, concept)
         neuron = found[0].neuron if found else None
@@ -163,9 +164,8 @@ class Looking:
 
     def _nothing(self) -> str:
         """What to say when a search finds nothing, with words that would find something."""
-        probe = self.session.store.probe() if self.session.store is not None else None
-        known = [name.replace("_", " ") for name in probe.concepts[:SUGGESTED]] if probe is not None else []
-        such = f", such as {', '.join(known)}" if known else ""
+        names = known(self.session, SUGGESTED)
+        such = f", such as {', '.join(names)}" if names else ""
         return f"No neuron is known for this. Try one plain word{such}, or mark a patch that shows it."
 
 

@@ -101,7 +101,7 @@ class Opening:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         view = self.session.look(image)
-        return self.opened(Visit(view, "Your picture", photo_uri(view.image)))
+        return self.opened(Visit(view, "Your picture", photo_uri(view.image, view.grid)))
 
     def example(self, key: object) -> Opened:
         """Open an example by its key. Raises ExplorerError for an unknown one."""
@@ -109,7 +109,7 @@ class Opening:
         if example is None:
             raise ExplorerError(f"there is no example {str(key)[:40]!r}; choose one of those shown")
         view = self.session.look(example.image)
-        fresh = Visit(view, example.title, photo_uri(view.image), example.questions, example.key)
+        fresh = Visit(view, example.title, photo_uri(view.image, view.grid), example.questions, example.key)
         return self.opened(fresh)
 
     def opened(self, fresh: Visit, prompt: str | None = None) -> Opened:

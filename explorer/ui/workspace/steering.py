@@ -16,7 +16,6 @@ from html import escape
 import gradio as gr
 
 from explorer.cases import checks, rows, settings
-from explorer.errors import ExplorerError
 from explorer.records import Found
 from explorer.session import Session, View
 from explorer.session.opening import is_embedded
@@ -25,6 +24,7 @@ from explorer.ui.plain import plainly
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Focus, Said, Told, Visit
 from explorer.ui.workspace import panels
+from explorer.ui.workspace.suggesting import wanted
 from explorer.ui.workspace.words import mark, words
 
 BEST = 3
@@ -73,7 +73,7 @@ class Steering:
         """The best neurons of the search onto the bench, untouched."""
         view, best = there(visit).view, self._sought(focus, BEST)
         if not best:
-            raise ExplorerError("search for a concept first, for instance: fork and knife")
+            raise wanted(self.session, "search for a concept first")
         on_it = rows.parse(bench, view)
         for hit in best:
             on_it = rows.add(on_it, self.row(view, hit.neuron, hit.concept))
