@@ -299,6 +299,7 @@ def broken(kind: str, **changes: object) -> dict[str, Any]:
         ("AutoEncoderTopK", broken("AutoEncoderTopK", k=torch.tensor(31)), "k is 31; expected .* to 30"),
         ("AutoEncoderTopK", broken("AutoEncoderTopK", k=torch.tensor(0)), "k is 0; expected a whole number"),
         ("AutoEncoderTopK", broken("AutoEncoderTopK", k=torch.tensor(2.5)), "expected a whole number from 1"),
+        ("AutoEncoderTopK", broken("AutoEncoderTopK", k=torch.tensor([3, 4])), "k is tensor"),
         (
             "MatryoshkaBatchTopKSAE",
             broken("MatryoshkaBatchTopKSAE", group_sizes=torch.tensor([5, 10, 16])),

@@ -436,6 +436,7 @@ def test_factor_of_the_mean_length_is_asked_for(tmp_path: Path) -> None:
             torch.testing.assert_close(sae.encode(vectors()), z, atol=1e-4, rtol=0)
             torch.testing.assert_close(sae.decode(z), x_hat * 2, atol=1e-4, rtol=0)
             assert "warning" not in sae.facts and sae.facts["scaling_factor"] == 0.5
+            assert sae.rule.k == (4 if rescaled else 0)
 
 
 @pytest.mark.parametrize("factor", [0, -1, math.inf, "2", True])

@@ -245,6 +245,9 @@ def test_tensors_larger_than_what_is_stored_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pt", {"w": torch.ones(1).expand(1 << 20, 1 << 12)})
     with pytest.raises(SAEError, match=r"\[1048576, 4096\] claims 17,179,869,184 bytes, 4 are stored"):
         read_pickle(path)
+    little = saved(tmp_path / "little.pt", {"w": torch.ones(8).expand(4, 8)})
+    with pytest.raises(SAEError, match=r"\[4, 8\] claims 128 bytes, 32 are stored"):
+        read_pickle(little)
     big = torch.ones(4096)
     many = saved(tmp_path / "b.pt", {str(i): big.view(64, 64) for i in range(40)})
     with pytest.raises(SAEError, match=r"expected the whole tensor"):
