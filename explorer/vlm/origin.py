@@ -232,6 +232,15 @@ def cannot(
     """An error in plain words: what could not be opened, and why. hub: whether it comes from there."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     why = (hub_words(error, name, revision) if hub else None) or first_line
+    if isinstance(error, SafetensorError):
+        why = f"a *.safetensors file is damaged or cut short ({first_line}); fetch it again"
+    if any(words in str(error) for words in ("tiktoken", "SentencePiece", "sentencepiece")):
+        why = (
+            "there is no tokenizer.json, and its older form (tokenizer.model) needs the package "
+            "sentencepiece: pip install sentencepiece, or take a copy with tokenizer.json"
+        )
+    if "ignore_mismatched_sizes" in str(error):
+        why = "they do not have the shapes that its config.json says: the two belong to different models"
     if isinstance(error, UnpicklingError):
         why = (
             "a *.bin file is damaged, or asks for more than tensors, which was not done; take a copy with "

@@ -19,6 +19,9 @@ from explorer.vlm.hooks import capture, resumed
 
 CLS = ("class_embedding", "cls_token")
 """How towers name the parameter of their CLS token."""
+TOGETHER = 1 << 15
+"""Tokens that go through a tower together, at most: what a batch of pictures takes stays within bounds. A
+single picture goes as a whole."""
 
 
 class Seeing:
@@ -120,10 +123,21 @@ class Seeing:
             )
         return self._width
 
+    def _tokens(self, pixel_values: torch.Tensor) -> int:
+        """About how many tokens the tower makes of one picture of pixel values [B, ...]."""
+        height, width = pixel_values.shape[-2:]
+        return height * width // int(self.model.config.vision_config.patch_size) ** 2
+
     @torch.no_grad()
     def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
         """Output of `block`, [batch, tokens, width]; the blocks after it do not run."""
         self.width(block)
+        pictures = max(1, TOGETHER // max(1, self._tokens(pixel_values)))
+        found = [self._look(part, block, like) for part in pixel_values.split(pictures)]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _look(self, pixel_values: torch.Tensor, block: int, like: Prepared | None) -> torch.Tensor:
+        """As `tower`, for pictures that go through it together."""
         pixels = pixel_values.to(self.model.device, self.model.dtype)
         inputs = {name: value.to(self.model.device) for name, value in self._inputs(pixels, like).items()}
         with capture(self._blocks[block], stop=True) as captured:

@@ -23,9 +23,7 @@ from explorer.records import Box, Grid
 from explorer.vlm.adapter import Adapter
 from explorer.vlm.base import Prepared, Scale
 from explorer.vlm.hooks import capture
-
-AT_ONCE = 64
-"""Tiles that go through the tower together, at most: what a batch of pictures takes stays within bounds."""
+from explorer.vlm.seeing import TOGETHER
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +133,17 @@ class Tiled(Adapter):
         tiles = 1 if like is None else 1 + len(like.scales)
         return hidden.reshape(len(hidden) * tiles, -1, hidden.shape[-1])
 
+    def _at_once(self, pixels: torch.Tensor) -> int:
+        """How many tiles of pixel values [..., S, S] go through the tower together."""
+        return max(1, TOGETHER // (pixels.shape[-1] // self._patch) ** 2)
+
     @torch.no_grad()
     def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
         """Output of `block`, [batch, T * tokens, width], of pixel values [batch, T, 3, S, S]."""
         self.width(block)
         pixels = pixel_values.to(self.model.device, self.model.dtype)
         found = []
-        for part in pixels.flatten(0, 1).split(AT_ONCE):
+        for part in pixels.flatten(0, 1).split(self._at_once(pixels)):
             with capture(self._blocks[block], stop=True) as captured:
                 self._tower(pixel_values=part)
             assert captured.output is not None, f"block {block} did not run"
@@ -153,7 +155,8 @@ class Tiled(Adapter):
         if like is None:
             raise ModelError(f"{self.model_id} needs to know how the picture was cut into tiles")
         found = []
-        for state in self._to_block(hidden, like).split(AT_ONCE):
+        states = self._to_block(hidden, like)
+        for state in states.split(max(1, TOGETHER // states.shape[1])):
             for later in self._blocks[block + 1 : self.read_block + 1]:
                 state = self._step(later, state)
             found.append(self._projected(state))

@@ -97,17 +97,17 @@ def test_folders_without_config_or_weights(copy: Path) -> None:
         open_lvlm(copy / "tokenizer.json")
 
 
-@pytest.mark.parametrize("text", ["not json", "{}"])
-def test_a_damaged_config(copy: Path, text: str) -> None:
+@pytest.mark.parametrize(("text", "words"), [("not json", "is damaged"), ("{}", "names no model_type")])
+def test_a_damaged_config(copy: Path, text: str, words: str) -> None:
     (copy / "config.json").write_text(text)
-    with pytest.raises(ModelError, match="cannot open its config"):
+    with pytest.raises(ModelError, match=rf"config.json'? .*{words}"):
         open_lvlm(copy)
 
 
 def test_another_family_is_named_with_the_supported_ones(copy: Path) -> None:
     for family in ("clip", "no_such_family"):
         (copy / "config.json").write_text(json.dumps({"model_type": family}))
-        with pytest.raises(ModelError, match=rf"family '{family}'; supported families: .*llava"):
+        with pytest.raises(ModelError, match=rf"family '{family}'.*; supported families: .*llava"):
             open_lvlm(copy)
 
 

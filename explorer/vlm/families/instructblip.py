@@ -23,6 +23,7 @@ from explorer.errors import ModelError
 from explorer.vlm.adapter import Adapter, Question
 from explorer.vlm.base import AnswerWord, Prepared
 from explorer.vlm.origin import Origin
+from explorer.vlm.processors import end_tokens
 from explorer.vlm.text import TextSide
 
 NO_PLACES = "reads a picture through a Q-Former, whose tokens have no places in it"
@@ -51,6 +52,7 @@ class InstructBlip(Adapter):
             )
         self._mark = str(processor.image_token)
         processor.image_token = AddedToken(self._mark, normalized=False, special=True)  # a text breaks it
+        _complete_ends(model, processor)
         super().__init__(model, processor, model_id)
 
     def _text_side(self) -> TextSide:
@@ -125,6 +127,19 @@ class InstructBlip(Adapter):
     def alone(self, vectors: torch.Tensor, block: int) -> torch.Tensor:
         """Raises ModelError: what a patch becomes depends on the prompt."""
         raise ModelError(f"{self.model_id} {NO_PLACES}, and depends on the prompt; use --words answer")
+
+
+def _complete_ends(model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    """Let the inner language model end its answers with what the outer settings and the tokenizer end them.
+
+    The published checkpoints say in the language model's config that texts end with token 1 and are filled
+    up with -1, while the model ends them with "</s>", token 2, as their tokenizer says.
+    """
+    inner, tokenizer = model.language_model.generation_config, processor.tokenizer
+    ends = end_tokens(inner) | end_tokens(model.generation_config) | {tokenizer.eos_token_id}
+    inner.eos_token_id = sorted(ends - {None}) or None
+    if (inner.pad_token_id or 0) < 0:
+        inner.pad_token_id = None
 
 
 def open_model(origin: Origin) -> InstructBlip:

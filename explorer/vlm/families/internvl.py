@@ -108,4 +108,8 @@ def open_model(origin: Origin) -> InternVL:
     processor = origin.processor(InternVLReader)
     if not processor.chat_template:
         processor.chat_template = TEMPLATE
-    return InternVL(origin.model(InternVLForConditionalGeneration), processor, origin.identity())
+    model = origin.model(InternVLForConditionalGeneration)
+    seen, tile = model.config.vision_config, processor.image_processor.size
+    side = int(tile["height"] // seen.patch_size[0] * model.config.downsample_ratio)
+    processor.image_seq_length = side**2  # what the tower makes of such a tile
+    return InternVL(model, processor, origin.identity())

@@ -130,6 +130,10 @@ class Qwen(Adapter):
         inputs = super()._inputs(pixel_values, self._known(like))
         return {**inputs, "pixel_values": pixel_values.flatten(0, 1)}
 
+    def _tokens(self, pixel_values: torch.Tensor) -> int:
+        """One for each row of pixels."""
+        return pixel_values.shape[1]
+
     def _known(self, like: Prepared | None) -> Prepared:
         """The form of the picture. Raises ModelError without one."""
         if like is None:

@@ -95,12 +95,12 @@ class Qwen3VL(Qwen):
         grid = self._known(like).grid
         return super()._to_block(hidden[:, : grid.rows * grid.cols], like)
 
-    def tower(self, pixel_values: torch.Tensor, block: int, like: Prepared | None = None) -> torch.Tensor:
+    def _look(self, pixel_values: torch.Tensor, block: int, like: Prepared | None) -> torch.Tensor:
         """Output of `block`, and of the taps before it, [batch, tokens, width]; later blocks do not run."""
         grid = self._known(like).grid
         with ExitStack() as stack:
             earlier = [stack.enter_context(capture(self._blocks[tap])) for tap in self._taps if tap < block]
-            hidden = super().tower(pixel_values, block, like)
+            hidden = super()._look(pixel_values, block, like)
         _, *room = hidden.split(grid.rows * grid.cols, dim=1)
         for place, tap in zip(room, earlier, strict=False):
             place.copy_(tap.output.view_as(place))

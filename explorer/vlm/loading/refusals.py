@@ -43,6 +43,21 @@ OTHERS = {
     "*.mlmodel": "a Core ML model",
 }
 """What else a folder may hold, and what that is."""
+EYES, WORDS = "an image encoder", "a language model"
+LLAVA, LLAVA_MISTRAL = "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-v1.6-mistral-7b-hf"
+ALONE = {
+    ("clip", "clip_vision_model"): (EYES, f"{LLAVA}, which sees through CLIP"),
+    ("siglip", "siglip_vision_model", "siglip2"): (EYES, "google/paligemma2-3b-mix-224, which has a SigLIP"),
+    ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit"): (EYES, LLAVA),
+    ("llama", "phi3"): (WORDS, LLAVA),
+    ("mistral", "mixtral"): (WORDS, LLAVA_MISTRAL),
+    ("gemma", "gemma2", "gemma3_text"): (WORDS, "google/paligemma2-3b-mix-224"),
+    ("qwen2", "qwen2_moe"): (WORDS, "Qwen/Qwen2.5-VL-7B-Instruct"),
+    ("qwen3", "qwen3_moe"): (WORDS, "Qwen/Qwen3-VL-8B-Instruct"),
+}
+"""Halves of models that see and answer, by model_type: what they are, and what to take instead."""
+POINTER = b"version https://git-lfs"
+"""How a file begins that stands for one which git-lfs has not fetched."""
 EXPECTED = "a folder as save_pretrained writes it is needed: config.json and *.safetensors (or *.bin)"
 
 
@@ -94,11 +109,49 @@ def check_folder(path: Path) -> None:
     """Raise ModelError for a folder without config or weights, and say what it holds instead."""
     config = (path / "config.json").is_file()
     if config and [*path.glob("*.safetensors"), *path.glob("*.bin")]:
+        check_files(path)
         return
+    inside = sorted([*path.glob("*/config.json"), *path.glob("snapshots/*/config.json")])
+    if inside:
+        raise ModelError(
+            f"the folder '{path}' holds no model itself, but folders that do: give '{inside[-1].parent}'"
+        )
     found = [words for pattern, words in OTHERS.items() if [*path.glob(pattern)]]
     holds = f"; it holds {found[0]}" if found else ""
     what = "weights (*.safetensors)" if config else "model: it has no config.json"
     raise ModelError(f"the folder '{path}' holds no {what}{holds}; {EXPECTED}")
+
+
+def check_files(path: Path) -> None:
+    """Raise ModelError for a folder of a model that is not whole, or not only a model."""
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"the folder '{path}' holds {OTHERS['adapter_config.json']}, or move adapter_* out of the folder "
+            "to open the model without it"
+        )
+    for file in [*path.glob("*.safetensors"), *path.glob("*.bin"), *path.glob("*.json")]:
+        with file.open("rb") as opened:
+            if opened.read(len(POINTER)) == POINTER:
+                raise ModelError(
+                    f"'{file}' is only a pointer of git-lfs to the file: run git lfs pull in its folder"
+                )
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        if (path / whole).is_file():
+            return
+        index = path / f"{whole}.index.json"
+        named = sorted({str(one) for one in (_json(index) or {}).get("weight_map", {}).values()})
+        lost = [name for name in named if not (path / name).is_file()]
+        if lost:
+            raise ModelError(
+                f"the folder '{path}' lacks {len(lost)} of the {len(named)} files with weights that "
+                f"'{index.name}' names, {', '.join(lost[:3])}{' and more' * bool(lost[3:])}; fetch them"
+            )
+        if named:
+            return
+    raise ModelError(
+        f"the folder '{path}' holds no model.safetensors or pytorch_model.bin, and no index that names the "
+        "pieces they were cut into (model.safetensors.index.json); fetch what is missing"
+    )
 
 
 def _original(name: str) -> str:
@@ -134,20 +187,52 @@ def check_config(name: str, config: Mapping[str, Any], families: Collection[str]
             "may do whatever you may, and is run only with --trust-remote-code; supported families, which "
             f"need none of it: {known}{near}"
         )
-    if kind and families and kind not in families:
-        raise ModelError(f"'{name}' is of the family {kind!r}; supported families: {known}")
-    packed = (config.get("quantization_config") or {}).get("quant_method")
-    if packed:
+    if not kind:
+        raise ModelError(f"the config.json of '{name}' names no model_type; supported families: {known}")
+    if families and kind not in families:
+        raise ModelError(
+            f"'{name}' is of the family {kind!r}{_alone(kind, config)}; supported families: {known}"
+        )
+    if packed := _packed(config):
         raise ModelError(
             f"'{name}' was quantised beforehand ({packed}), perhaps its vision tower too, so an SAE would "
             "see other vectors; take the repository it was made from, with --quantize 8bit or 4bit"
         )
 
 
+def _alone(kind: str, config: Mapping[str, Any]) -> str:
+    """What to take instead of half a model: an image encoder or a language model; "" for others."""
+    pair = next((found for kinds, found in ALONE.items() if kind in kinds), None)
+    if pair is None or (pair[0] == WORDS and "vision_config" in config):
+        return ""
+    what, instead = pair
+    return f", {what} alone: give a model that sees pictures and answers, such as {instead}"
+
+
+def _packed(config: Mapping[str, Any]) -> str:
+    """By what a checkpoint was quantised beforehand, "" for none; Apple's MLX writes a word of its own."""
+    for part in (config, *(one for one in config.values() if isinstance(one, Mapping))):
+        for key in ("quantization_config", "compression_config"):
+            if found := part.get(key):
+                bits = [name for name in ("load_in_4bit", "load_in_8bit") if found.get(name)]
+                return str(
+                    found.get("quant_method") or ("bitsandbytes" if bits else "a way it does not name")
+                )
+    return "mlx" if isinstance(config.get("quantization"), Mapping) else ""
+
+
 def folder_config(path: Path) -> dict[str, Any]:
-    """The config of a folder as it is written; {} when it cannot be read, which is told elsewhere."""
+    """The config of a folder as it is written. Raises ModelError when it cannot be read."""
+    found = _json(path / "config.json")
+    if found is None:
+        raise ModelError(f"'{path / 'config.json'}' is damaged: it holds no JSON object; fetch it again")
+    return found
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none."""
     try:
-        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None

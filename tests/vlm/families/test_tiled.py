@@ -117,7 +117,7 @@ def test_many_tiles_go_through_the_tower_in_parts(name: str, monkeypatch: pytest
     pixels = torch.cat([prepared.pixel_values, lvlm.preprocess(picture(7, (150, 70))).pixel_values])
     together = lvlm.tower(pixels, 1, prepared)
     ready, most = lvlm.features(together, 1, prepared), []
-    monkeypatch.setattr(tiled, "AT_ONCE", 2)
+    monkeypatch.setattr(tiled, "TOGETHER", 2 * prepared.tokens // prepared.pixel_values.shape[1])
     handle = lvlm.vision_blocks[0].register_forward_pre_hook(lambda _, args: most.append(len(args[0])))
     try:
         apart = lvlm.tower(pixels, 1, prepared)
