@@ -16,9 +16,10 @@ from torch import Tensor
 from explorer.errors import EditError, StoreError
 from explorer.records import Edit
 from explorer.sae import SAE, SparseCodes
+from explorer.session.advice import WITH
 from explorer.session.line import Line
 from explorer.session.scales import elsewhere
-from explorer.session.stored import BUILD_COMMAND, Stored
+from explorer.session.stored import Stored
 from explorer.session.view import Draw, Noisy, View
 from explorer.steer import (
     Contrast,
@@ -144,8 +145,8 @@ class Inside(Stored):
             return ()
         if self.store is None:
             raise StoreError(
-                "which neurons are always on is known to a store only, and this session has none; build one "
-                f"with: {BUILD_COMMAND}, or use a Contrast with suppress_always_on=False"
+                "which neurons are always on is known to a store only, and this session has none; use a "
+                f"Contrast with suppress_always_on=False, or {WITH}{self.build_command}"
             )
         return self.always_on(contrast.min_frequency)
 

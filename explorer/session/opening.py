@@ -25,13 +25,14 @@ class Parts(NamedTuple):
     sae: SAE
 
 
-def open_parts(choice: Choice, tell: Tell = silent) -> Parts:
+def open_parts(choice: Choice, tell: Tell = silent, sae: SAE | None = None) -> Parts:
     """The model and the SAE, which lies on the device of the model's vision side.
 
-    tell: hears what memory a large model needs, which block is taken where that is not plain, and what of
-    the SAE may not fit. Raises ModelError or SAEError when they cannot be opened or do not belong together.
+    sae: that of the choice, if it is open already. tell: hears what memory a large model needs, which block
+    is taken where that is not plain, and what of the SAE may not fit. Raises ModelError or SAEError when they
+    cannot be opened or do not belong together.
     """
-    sae = open_sae(choice, tell)
+    sae = open_sae(choice, tell) if sae is None else sae
     size = sum(weight.numel() * weight.element_size() for weight in sae.parameters())
     lvlm = open_lvlm(choice.model or EMBEDDED_MODEL, loading=choice, beside=size, tell=tell)
     _settle_block(lvlm, sae, choice.block, tell)
@@ -39,6 +40,11 @@ def open_parts(choice: Choice, tell: Tell = silent) -> Parts:
         tell(
             "warning: the SAE was trained on the class token alone; here it reads patches, where its neurons "
             "may mean something else"
+        )
+    if sae.rule.negatives:
+        tell(
+            "note: activations of this SAE may be below 0: edits act on them, but lists, statistics and "
+            "stores, and so the always-on neurons, count those above 0 only"
         )
     if (named := sae.facts.get("model")) and named != lvlm.model_id:
         tell(

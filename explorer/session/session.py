@@ -11,19 +11,20 @@ from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
-from explorer.errors import EditError
+from explorer.errors import EditError, ExplorerError, StoreError
 from explorer.images import ImageInput, load_image
 from explorer.records import Cancel, Edit
 from explorer.sae import SAE
 from explorer.sae.quality import unexplained
+from explorer.session.advice import WITH, build_words, why
 from explorer.session.inside import Inside
 from explorer.session.line import AnyOf, Line, Newest
-from explorer.session.opening import EMBEDDED_MODEL, EMBEDDED_SAE, ROOT, open_parts
+from explorer.session.opening import EMBEDDED_MODEL, EMBEDDED_SAE, ROOT, open_parts, open_sae
 from explorer.session.site import site_block
 from explorer.session.stored import Stored
 from explorer.session.view import Draw, View
 from explorer.steer import Contrast, Decoding, Gauges, Intervention, RangeEdit
-from explorer.store import Store
+from explorer.store import Store, is_upgradable
 from explorer.vlm import LVLM, Step
 from explorer.vlm.loading import Choice, Tell, say, silent
 from explorer.vlm.memory import Memories
@@ -120,8 +121,36 @@ class Session(Inside, Stored):
         store = choice.store
         if store is None and choice.embedded and EMBEDDED_STORE.exists():
             store = EMBEDDED_STORE
-        opened_store = None if store is None else Store.open(store)
-        return cls(*open_parts(choice, tell), opened_store)
+        if store is None:
+            session = cls(*open_parts(choice, tell))
+        else:
+            session = cls._stored_at(Path(store), choice, tell)
+        if not choice.embedded:
+            session._build = build_words(choice, Path("stores/mine"), drawn=False)
+        return session
+
+    @classmethod
+    def _stored_at(cls, folder: Path, choice: Choice, tell: Tell) -> Self:
+        """With the store in a folder, which is held against the SAE before a large model is loaded."""
+        drawn = choice.embedded
+        try:
+            store = Store.open(folder)
+        except StoreError as error:
+            if drawn or is_upgradable(folder):
+                raise
+            out = Path(f"{folder}-new") if folder.is_file() else folder
+            raise StoreError(f"{why(error)}; {WITH}{build_words(choice, out, drawn)}") from error
+        try:
+            sae = open_sae(choice, tell)
+            store.check(sae_id=sae.id, n_neurons=sae.n_neurons)
+            return cls(*open_parts(choice, tell, sae), store)
+        except StoreError as error:
+            store.close()
+            command = build_words(choice, Path(f"{folder}-new"), drawn)
+            raise StoreError(f"{why(error)}; {WITH}{command}") from error
+        except ExplorerError:
+            store.close()
+            raise
 
     def turn(self, visitor: Hashable = None, cancel: Cancel | None = None) -> AbstractContextManager[bool]:
         """Hold the model for one pass; gives False, without it, when cancelled while waiting.

@@ -27,12 +27,14 @@ from explorer.records import (
     Word,
 )
 from explorer.sae import SAE
+from explorer.session.advice import ANY_BUILD, EMBEDDED_BUILD, WITH
+from explorer.session.opening import is_embedded
 from explorer.session.view import View
 from explorer.steer import RangeEdit, fitted_range
 from explorer.store import Store, concept_key
 from explorer.vlm import LVLM
 
-BUILD_COMMAND = "python -m index build --scenes 4000 --out stores/embedded"
+BUILD_COMMAND = EMBEDDED_BUILD
 FAMILIAR_QUANTILE = 0.995
 NO_TRUTH = "no concepts, its source had no truth per patch"
 
@@ -43,6 +45,14 @@ class Stored:
     lvlm: LVLM
     sae: SAE
     store: Store | None
+    _build: str | None = None
+
+    @property
+    def build_command(self) -> str:
+        """The command that builds a store for this model and SAE, with names to fill in where need be."""
+        if self._build is not None:
+            return self._build
+        return EMBEDDED_BUILD if is_embedded(self.lvlm.model_id) else ANY_BUILD
 
     def exemplars(self, neuron: int) -> list[Exemplar]:
         """The images that activate a neuron most, strongest first."""
@@ -213,5 +223,5 @@ class Stored:
 
     def _stored(self) -> Store:
         if self.store is None:
-            raise StoreError(f"this session has no store of exemplars; build one with: {BUILD_COMMAND}")
+            raise StoreError(f"this session has no store of exemplars; {WITH}{self.build_command}")
         return self.store

@@ -415,7 +415,7 @@ def test_without_a_store_the_command_is_told(session: Session, view: View) -> No
         lambda: bare.familiar(view),
         lambda: bare.where(view, "fork"),
     ):
-        with pytest.raises(StoreError, match="python -m index build --scenes 4000 --out stores/embedded"):
+        with pytest.raises(StoreError, match=r"python -m index build --model MODEL --sae SAE --images"):
             call()
 
 
