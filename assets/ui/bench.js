@@ -1,10 +1,13 @@
 // The bench: a slider per neuron, one line each. Its rows are the component's value, as JSON, in both directions.
-// `marked` are the patches marked on the picture; rows that act "at the marked patches" follow them.
-const RANGES = {
-  set: { min: -100, max: 100, step: 1 },
-  add: { min: -100, max: 100, step: 1 },
-  scale: { min: -10, max: 10, step: 0.1 },
-};
+// `marked` are the patches marked on the picture; rows that act "at the marked patches" follow them. `reach` is
+// how far sliders go, by the size of the picture's activations; one with a value beyond goes further.
+function rangeOf(row) {
+  if (row.mode === 'scale') return { min: -10, max: 10, step: 0.1 };
+  let reach = props.reach > 0 ? props.reach : 100;
+  const asked = Math.abs(row.value ?? row.rest);
+  while (asked > reach && reach < 1e6) reach *= 10;
+  return { min: -reach, max: reach, step: reach / 100 };
+}
 const MODES = [['set', 'set to'], ['add', 'add'], ['scale', 'multiply']];
 let rows = [];
 let last = null;
@@ -90,7 +93,7 @@ function idle(row) {
 }
 
 function drawRow(row) {
-  const range = RANGES[row.mode] ?? RANGES.set;
+  const range = rangeOf(row);
   const slider = make('input', { type: 'range', ...range, ariaLabel: `${row.name}, neuron ${row.neuron}`, data: { at: `${row.neuron} slider` } });
   const number = make('input', { type: 'number', step: 'any', ariaLabel: `Value for ${row.name}`, data: { at: `${row.neuron} number` } });
   const node = make('div', { className: 'row' });
@@ -98,8 +101,8 @@ function drawRow(row) {
   const sync = () => {
     const value = row.value ?? rest(row);
     slider.value = value;
-    number.value = row.value === null ? '' : value;
-    number.placeholder = String(rest(row));
+    number.value = row.value === null ? '' : Number(value.toPrecision(6));
+    number.placeholder = String(Number(rest(row).toPrecision(6)));
     node.classList.toggle('moved', row.value !== null);
     node.classList.toggle('muted', Boolean(row.muted));
   };
@@ -108,7 +111,7 @@ function drawRow(row) {
     sync();
     send(key, !row.muted, held);
   };
-  const tidy = (value) => Math.round(value * 10) / 10;
+  const tidy = (value) => Number((Math.round((value / range.step) * 10) * range.step / 10).toPrecision(6));
   slider.addEventListener('pointerdown', () => { held = true; });
   slider.addEventListener('pointerup', () => { held = false; });
   slider.addEventListener('pointercancel', () => { held = false; });
@@ -173,6 +176,8 @@ watch('value', () => {
   tell('server');
   document.dispatchEvent(new Event('bench'));
 });
+
+watch('reach', draw);
 
 watch('marked', () => {
   const followers = rows.filter((row) => row.region === 'marked');

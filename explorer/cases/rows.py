@@ -21,7 +21,7 @@ from explorer.session import View
 
 MOST_ROWS = 24
 REGIONS = ("all", "active", "marked", "seen")
-_MOST_CELLS = 10_000
+_MOST_CELLS = 1 << 16
 
 Seen = Callable[[str], np.ndarray]
 """Gives the patches that show a concept, (rows, cols) bool; raises ExplorerError for an unknown one."""
@@ -143,7 +143,12 @@ def new_row(
     """
     peak = float(view.map(neuron).max())
     region = "seen" if seen else "active" if peak > 0 else "all"
-    return Row(neuron, name, round(peak, 2), region=region, concept=concept, absent=absent)
+    return Row(neuron, name, rounded(peak), region=region, concept=concept, absent=absent)
+
+
+def rounded(value: float) -> float:
+    """An activation in as many digits as a person reads: two after the point, three in all below 1."""
+    return round(value, 2) if abs(value) >= 1 else float(f"{value:.3g}")
 
 
 def add(rows: Sequence[Row], row: Row) -> list[Row]:
@@ -162,7 +167,7 @@ def settle(text: object, view: View, seen: Seen) -> list[Row]:
     """
     rows = []
     for row in parse(text, view, any_patch=True):
-        fresh = replace(row, rest=round(float(view.map(row.neuron).max()), 2), absent=_absent(row, seen))
+        fresh = replace(row, rest=rounded(float(view.map(row.neuron).max())), absent=_absent(row, seen))
         inside = tuple(c for c in row.patches if c.row < view.grid.rows and c.col < view.grid.cols)
         if inside != row.patches:
             lost = row.region == "marked" and not inside

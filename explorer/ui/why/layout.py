@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import gradio as gr
 
 from explorer.ui.hub import AT_ONCE, EVERYWHERE, MOST_ANSWERS, QUICK, QUIET, Hub, html
+from explorer.ui.visit import Visit
 from explorer.ui.why.asking import Asking
 from explorer.ui.why.studies import ALL, FIRES, MOST_STEPS, STEERED, UNTOUCHED, Studies, status
+from explorer.ui.workspace.reach import USUAL, reach
+
+SHARE = 0.4
+"""How far a sweep goes at first, of what a slider of the bench does."""
 
 STREAM = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": MOST_ANSWERS}
 """A newer analysis begins at once; it ends the older one itself."""
@@ -106,8 +112,8 @@ def _draw_alpha(tab: gr.Tab) -> Alpha:
         neuron = gr.Dropdown([], label="Neuron", scale=2, min_width=140, **free)
         word = gr.Dropdown([], label="Word", scale=2, min_width=140, **free)
         bounds = (
-            gr.Number(-40, label="From", scale=1, min_width=72),
-            gr.Number(40, label="To", scale=1, min_width=72),
+            gr.Number(-SHARE * USUAL, label="From", scale=1, min_width=72),
+            gr.Number(SHARE * USUAL, label="To", scale=1, min_width=72),
             gr.Number(17, label="Values", precision=0, minimum=2, maximum=MOST_STEPS, scale=1, min_width=72),
         )
         where = gr.Dropdown([FIRES, ALL], value=FIRES, label="Set", scale=1, min_width=160)
@@ -150,6 +156,8 @@ def wire(hub: Hub, parts: Why) -> None:
         **STREAM,
     )
     s.visit.change(_cleared, None, _results(parts), **AT_ONCE)
+    ends = list(parts.alpha.bounds[:2])
+    s.visit.change(_ends, [s.visit, *ends], ends, **AT_ONCE)
 
 
 def _wire_words(hub: Hub, words: Words, studies: Studies) -> None:
@@ -179,6 +187,19 @@ def _results(parts: Why) -> list[object]:
         words.status, words.grid, alpha.status, alpha.chart, alpha.captions,
         noise.status, *noise.charts, noise.captions,
     ]  # fmt: skip
+
+
+def _ends(visit: Visit | None, low: float | None, high: float | None) -> tuple[object, object]:
+    """The ends of a sweep, by the size of the picture's activations; those that a person typed stay."""
+    if visit is None or low is None or high is None or low != -high or not _is_ours(high):
+        return gr.skip(), gr.skip()
+    end = SHARE * reach(visit.view)
+    return -end, end
+
+
+def _is_ours(end: float) -> bool:
+    """Whether an end is one that `_ends` gives."""
+    return end > 0 and math.isclose(math.log10(end / SHARE) % 1.0, 0.0, abs_tol=1e-6)
 
 
 def _cleared() -> tuple[object, ...]:

@@ -42,7 +42,7 @@ DRAWS = 3
 LONGEST_NOISY = 32
 """Tokens of an answer about a noisy picture: what it says of pure noise would go on and on."""
 
-MOST_STEPS, FARTHEST = 81, 1000.0
+MOST_STEPS, FARTHEST = 81, 1e6
 UNTOUCHED, STEERED = "untouched answer", "steered answer"
 FIRES, ALL = "where it fires", "everywhere"
 

@@ -13,6 +13,7 @@ from explorer.steer.decoding import ALPHA
 from explorer.ui.hub import AT_ONCE, QUICK, Hub, html
 from explorer.ui.workspace import compare
 from explorer.ui.workspace.presets import offered
+from explorer.ui.workspace.reach import USUAL
 
 TOOLS = """<div class="desk">
 <h2>Bench</h2>
@@ -45,7 +46,8 @@ def draw() -> Bench:
     with gr.Column(elem_id="bench-column", min_width=0):
         steps = html("steps", "", "steps.js", html_template=TOOLS, presets=[], sae="")
         rows = '<div class="rows" tabindex="-1"></div>'
-        bench = html("bench", "", "bench.js", html_template=rows, marked=None, elem_classes="controls")
+        shown = {"html_template": rows, "marked": None, "reach": USUAL, "elem_classes": "controls"}
+        bench = html("bench", "", "bench.js", **shown)
     with gr.Column(elem_id="settings-column", min_width=0):
         html("settings-title", "<h2>Steering</h2>")
         start = asked.dump(asked.Settings())

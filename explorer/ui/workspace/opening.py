@@ -19,6 +19,7 @@ from explorer.ui.sent import sent
 from explorer.ui.visit import Focus, Said, Told, Visit
 from explorer.ui.workspace import panels
 from explorer.ui.workspace.looking import Looking, Shown
+from explorer.ui.workspace.reach import reach
 from explorer.ui.workspace.stage import frame, photo_uri
 from explorer.ui.workspace.steering import NOTHING_MOVED, Steering
 
@@ -124,7 +125,7 @@ class Opening:
             focus=shown.focus,
             stage=gr.update(value=shown.stage, **frame(fresh.photo, fresh.title, fresh.view.grid)),
             cards=shown.cards,
-            bench=shown.bench,
+            bench={**shown.bench, "reach": reach(fresh.view)},
             said=None,
             told=None,
             shelf=self.shelf.html(fresh.example),
