@@ -88,6 +88,13 @@ def test_the_margins_of_the_crop_are_unseen(lvlm: Llava, size: tuple[int, int]) 
     assert centre == (2, 2)
 
 
+def test_the_model_size_need_not_be_square(tiny_lvlm_folder: Path) -> None:
+    wide = open_lvlm(tiny_lvlm_folder)
+    wide.processor.image_processor.crop_size = {"height": 32, "width": 48}
+    grid = wide.preprocess(Image.new("RGB", (64, 32))).grid
+    assert (grid.rows, grid.cols, grid.covered) == (4, 6, (8, 0, 56, 32))
+
+
 def paint_and_find(processor: object, size: tuple[int, int], patch: int) -> None:
     """The same check by pixel values alone, for processors that no tiny model uses."""
     image = Image.new("RGB", size, (60, 120, 60))
@@ -122,6 +129,19 @@ def test_other_framings(kind: str, size: tuple[int, int]) -> None:
         "crop only": CLIPImageProcessorPil(do_resize=False, crop_size=square),
     }[kind]
     paint_and_find(processor, size, 8)
+
+
+@pytest.mark.parametrize(
+    ("framing", "words"),
+    [
+        (Framing(fixed=(32, 48)), "squash to 48 x 32"),
+        (Framing(shortest_edge=40, crop=(32, 48)), "shorter side to 40, crop the middle 48 x 32"),
+        (Framing(True, 32, crop=(32, 32)), "pad to a square, shorter side to 32, crop the middle 32 x 32"),
+    ],
+)
+def test_a_framing_in_words(framing: Framing, words: str) -> None:
+    """Stores of pictures that were framed otherwise are told apart by it."""
+    assert framing.words() == words
 
 
 def test_a_processor_of_varying_size_is_refused() -> None:

@@ -312,6 +312,7 @@ def test_attention_lies_over_the_patches(one: Made) -> None:
     lvlm, block, answer = one.lvlm, one.lvlm.read_block, "the red cat"
     prepared, hidden = seen(lvlm, picture(9), block)
     ready, words = lvlm.features(hidden, block, prepared), lvlm.answer_words(answer)
+    assert lvlm.has_places == ("attention" not in one.refuses)
     if "attention" in one.refuses:
         with pytest.raises(ModelError):
             lvlm.word_attention(ready, PROMPT, answer, words, None, prepared)
@@ -364,8 +365,7 @@ def test_a_session_looks_steers_and_contrasts(one: Made) -> None:
     neuron = view.top(1)[0].neuron
     strong = [Edit(neuron, 60.0 * float(view.hidden.std()))]
     moved = session.steered(view, strong).hidden
-    tokens = torch.cat([view.prepared.patches(moved - view.hidden)])
-    assert bool((tokens.norm(dim=1) > 0).all())
+    assert bool((view.prepared.patches(moved - view.hidden).norm(dim=1) > 0).all())
     for scale in view.prepared.scales:
         assert bool(((moved - view.hidden)[scale.places].norm(dim=1) > 0).all()), "a scale was left out"
     mask = np.zeros((view.grid.rows, view.grid.cols), bool)
