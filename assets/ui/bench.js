@@ -88,7 +88,7 @@ function mute(row) {
 // Why a row does nothing, where that is known.
 function idle(row) {
   if (row.region === 'seen' && row.absent) return `${row.concept.replaceAll('_', ' ')} is not seen here: no effect`;
-  if (row.region === 'active' && !(row.rest > 0)) return 'it does not fire here: no effect';
+  if (row.region === 'active' && !row.rest) return 'it does not fire here: no effect';
   return '';
 }
 

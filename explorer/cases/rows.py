@@ -31,11 +31,11 @@ Seen = Callable[[str], np.ndarray]
 class Row:
     """One neuron on the bench.
 
-    name: what a person reads; rest: its strongest activation in the picture, where an untouched "set"
-    slider stands; value: None until moved; region: "all" patches, the "active" ones, the "marked" ones, or
-    those where its concept is "seen"; patches: the marked ones; concept: what the neuron stands for, "" when
-    nobody can tell where that is; muted: kept, but not applied; absent: the concept is seen nowhere in the
-    picture, so that a row confined to it does nothing.
+    name: what a person reads; rest: its activation in the picture that is furthest from 0, where an untouched
+    "set" slider stands; value: None until moved; region: "all" patches, the "active" ones, the "marked" ones,
+    or those where its concept is "seen"; patches: the marked ones; concept: what the neuron stands for, ""
+    when nobody can tell where that is; muted: kept, but not applied; absent: the concept is seen nowhere in
+    the picture, so that a row confined to it does nothing.
     """
 
     neuron: int
@@ -141,13 +141,15 @@ def new_row(
     concept: what it stands for, where that can be told; seen: begin where that concept is seen; absent: it is
     seen nowhere.
     """
-    peak = float(view.map(neuron).max())
-    region = "seen" if seen else "active" if peak > 0 else "all"
-    return Row(neuron, name, rounded(peak), region=region, concept=concept, absent=absent)
+    rest = strongest(view, neuron)
+    region = "seen" if seen else "active" if rest else "all"
+    return Row(neuron, name, rest, region=region, concept=concept, absent=absent)
 
 
-def rounded(value: float) -> float:
-    """An activation in as many digits as a person reads: two after the point, three in all below 1."""
+def strongest(view: View, neuron: int) -> float:
+    """The activation furthest from 0: two digits after the point, below 1 three in all; 0 if silent."""
+    seen = view.map(neuron)
+    value = float(seen.flat[np.abs(seen).argmax()])
     return round(value, 2) if abs(value) >= 1 else float(f"{value:.3g}")
 
 
@@ -167,7 +169,7 @@ def settle(text: object, view: View, seen: Seen) -> list[Row]:
     """
     rows = []
     for row in parse(text, view, any_patch=True):
-        fresh = replace(row, rest=rounded(float(view.map(row.neuron).max())), absent=_absent(row, seen))
+        fresh = replace(row, rest=strongest(view, row.neuron), absent=_absent(row, seen))
         inside = tuple(c for c in row.patches if c.row < view.grid.rows and c.col < view.grid.cols)
         if inside != row.patches:
             lost = row.region == "marked" and not inside

@@ -6,9 +6,11 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from explorer.cases.examples import load_examples
@@ -22,6 +24,7 @@ from explorer.ui.visit import Entry, Heading, Listing
 from explorer.ui.workspace import panels
 from explorer.ui.workspace.cards import Beside, Known, card, cards
 from explorer.ui.workspace.stage import IDLE_FINE, frame, photo_uri, stage
+from explorer.vlm.base import Scale
 from explorer.world import CASES, draw
 from tests.ui.fake_session import FakeSession, make_exemplar, make_view
 
@@ -271,3 +274,18 @@ def test_damaged_examples_are_an_error_in_plain_words(tmp_path) -> None:
     (tmp_path / "x.json").write_text('[{"key": "a"}]')
     with pytest.raises(ExplorerError, match="cannot read the examples"):
         load_examples(tmp_path / "x.json")
+
+
+def test_what_is_particular_in_how_a_picture_is_seen_is_told() -> None:
+    session, view = FakeSession(), make_view()
+    assert panels.how_seen(session, view) == ""  # type: ignore[arg-type]
+    scale = Scale(view.grid, torch.arange(16))
+    tiled = replace(view, prepared=replace(view.prepared, scales=(scale, scale)))
+    assert "reads it in 2 larger tiles: " in panels.how_seen(session, tiled)  # type: ignore[arg-type]
+    session.lvlm.has_places = False
+    told = panels.how_seen(session, view)  # type: ignore[arg-type]
+    assert told.startswith("A Q-Former sums")
+    shelf = panels.Shelf(load_examples().values())
+    assert told in shelf.html("", "A <b>case</b>.", told) and "A <b>case</b>. A Q-Former" in shelf.html(
+        "", "A <b>case</b>.", told
+    )

@@ -57,3 +57,11 @@ def test_a_weak_neuron_rests_where_it_fires_and_not_at_zero() -> None:
     row = rows.new_row(3, "three", scaled(0.0016))
     assert (row.rest, row.region) == (0.0032, "active")
     assert rows.new_row(3, "three", scaled(1.2345)).rest == 2.47
+    assert (rows.new_row(7, "seven", make_view()).rest, rows.new_row(7, "", make_view()).region) == (0, "all")
+
+
+def test_a_neuron_that_is_below_zero_acts_where_it_fires_too() -> None:
+    row = rows.new_row(3, "three", scaled(-1))
+    assert (row.rest, row.region) == (-2, "active")
+    (settled,) = rows.settle(rows.dump([row]), scaled(-2), lambda _: make_view().map(0) > 0)
+    assert settled.rest == -4

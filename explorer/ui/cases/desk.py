@@ -31,6 +31,7 @@ from explorer.ui.plain import plainly, safe
 from explorer.ui.sent import sent, there
 from explorer.ui.visit import Said, Told, Turn, Visit
 from explorer.ui.workspace.opening import Opened, in_turn
+from explorer.ui.workspace.panels import how_seen
 from explorer.ui.workspace.stage import photo_uri
 
 MOST_LISTED = 24
@@ -108,7 +109,7 @@ class Desk:
         return shown._replace(
             bench={**shown.bench, "value": rows.dump(bench)},
             notices=shown.notices + cards.warnings(foreign(self.session, case, view)),
-            shelf=shown.shelf if example else self.opening.shelf.html("", told),
+            shelf=shown.shelf if example else self.opening.shelf.html("", told, how_seen(self.session, view)),
         )
 
     def _named(self, row: rows.Row) -> rows.Row:

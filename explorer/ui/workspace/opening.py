@@ -128,7 +128,7 @@ class Opening:
             bench={**shown.bench, "reach": reach(fresh.view)},
             said=None,
             told=None,
-            shelf=self.shelf.html(fresh.example),
+            shelf=self.shelf.html(fresh.example, seen=panels.how_seen(self.session, fresh.view)),
             notices=panels.notices(self.session, fresh.view),
             questions=self.steering.questions(fresh, asked),
             prompt=asked,

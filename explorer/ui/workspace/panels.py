@@ -56,10 +56,10 @@ class Shelf:
         self._known = known
         self._examples = [(example, thumbnail(example.image)) for example in examples]
 
-    def html(self, chosen: str, story: str = "") -> str:
+    def html(self, chosen: str, story: str = "", seen: str = "") -> str:
         """The examples as buttons, with the story of the chosen one (a key, or "" for none).
 
-        story: HTML that is told when none is chosen.
+        story: HTML that is told when none is chosen; seen: what is added, of how the model sees the picture.
         """
         buttons = "".join(
             f'<button type="button" {does("example", key=example.key)} title="{escape(example.title)}" '
@@ -72,6 +72,7 @@ class Shelf:
             if example.key == chosen:
                 told = example.story if self._known else FOREIGN
                 story = f"<b>{escape(example.title)}.</b> {escape(told)}"
+        story = f"{story} {escape(seen)}".strip()
         count = len(self._examples)
         columns = count if count <= ONE_LINE else (count + 1) // 2
         return (
@@ -79,6 +80,19 @@ class Shelf:
             f'aria-label="Example pictures">{buttons}</div>'
             f'<div class="tale" tabindex="0"><p class="story">{story}</p></div>'
         )
+
+
+def how_seen(session: Session, view: View) -> str:
+    """What is particular in the way that the model sees the picture, in a sentence or two; "" for nothing."""
+    said, tiles = [], len(view.prepared.scales)
+    if tiles:
+        more = "a larger tile" if tiles == 1 else f"{tiles} larger tiles"
+        said.append(
+            f"The model also reads it in {more}: sliders act there too; lists and map are of the whole view."
+        )
+    if not getattr(session.lvlm, "has_places", True):
+        said.append("A Q-Former sums the patches up for the text, so no word looks at a place of its own.")
+    return " ".join(said)
 
 
 def questions(items: Iterable[str], asked: str) -> str:
