@@ -34,7 +34,7 @@ from index.merge import merge
 from index.part import Progress
 from index.parts import earlier_parts, parts_folder, remove_parts
 from index.sources.base import Source
-from index.stopping import StopRequests
+from index.stopping import Unheard
 from index.work import Shard, locked, work_folder
 
 if TYPE_CHECKING:
@@ -192,19 +192,12 @@ class PartBuilder:
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                return build(config, self._source, lvlm, sae, stop=_Deaf())
+                return build(config, self._source, lvlm, sae, stop=Unheard())  # Ray's affair
             except StoreError as error:
                 held = isinstance(error.__cause__, BlockingIOError)
                 if not held or time.monotonic() > until:
                     raise
             time.sleep(0.5)
-
-
-class _Deaf(StopRequests):
-    """Leaves the signals of an actor to Ray."""
-
-    def __enter__(self) -> _Deaf:
-        return self
 
 
 def _run(

@@ -140,6 +140,13 @@ class StopRequests:
             )
 
 
+class Unheard(StopRequests):
+    """Leaves signals to whoever had them before, for a build that is a part of something larger."""
+
+    def __enter__(self) -> Self:
+        return self
+
+
 def say_at_once(words: str) -> None:
     """Say something on stderr from a handler: its stream may be in use, or its terminal gone."""
     with suppress(OSError):

@@ -22,6 +22,7 @@ from index.loading import chunk_count
 from index.merge import merge
 from index.part import Progress
 from index.sources.base import Source
+from index.stopping import Unheard
 from index.work import Shard
 
 
@@ -68,7 +69,7 @@ def run(
             config = BuildConfig(parts, batch=batch, shard=Shard(turn + 1, turns), dtype=dtype, device=device)
             seen: list[Progress] = []
             bare = _timed(lambda c=chunks: _bare(source, lvlm, sae, block, c, batch, encode))
-            took = _timed(lambda c=config, s=seen: build(c, source, lvlm, sae, s.append))
+            took = _timed(lambda c=config, s=seen: build(c, source, lvlm, sae, s.append, Unheard()))
             found.append(Turn(seen[-1].of, bare, took))
             yield found[-1]
         finish = _timed(lambda: merge([parts], Path(place) / "store", sae))

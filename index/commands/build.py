@@ -84,18 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
         "answer for a small model, unembedding for a large one",
     )
     _add_measure(parser.add_argument_group("how to measure"))
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument(
-        "--batch", type=common.count, default=32, metavar="B", help="images per model run (default: 32)"
-    )
-    machine.add_argument(
-        "--workers",
-        type=common.natural,
-        default=common.default_workers(),
-        metavar="N",
-        help="processes that read pictures, 0 for none (default here: %(default)s)",
-    )
-    machine.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_machine(parser.add_argument_group("the machine"), "--batch")
 
 
 def _add_measure(group: argparse._ArgumentGroup) -> None:

@@ -122,6 +122,40 @@ def add_words(parser: argparse._ArgumentGroup | argparse.ArgumentParser, none: s
     )
 
 
+def add_machine(group: argparse._ArgumentGroup, *names: str, each: str = "") -> None:
+    """The arguments about the work of this machine: pictures at once, readers, and what is said on the way.
+
+    names: other names of --tower-batch, the first of them its name in the result; each: of what the number
+    of readers is.
+    """
+    group.add_argument(
+        *names,
+        "--tower-batch",
+        type=count,
+        default=32,
+        metavar="N",
+        help="pictures that go through the tower at once (default: %(default)s)",
+    )
+    group.add_argument(
+        "--workers",
+        type=natural,
+        default=default_workers(),
+        metavar="N",
+        help=f"processes that read pictures{each}, 0 for none (default here: %(default)s)",
+    )
+    add_quiet(group)
+
+
+def add_quiet(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """The argument that leaves out what is said on the way."""
+    group.add_argument("--quiet", action="store_true", help="no progress: only the result, and warnings")
+
+
+def add_json(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """The argument that asks for figures that programs can read."""
+    group.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
 def choice_of(args: argparse.Namespace) -> Choice:
     """The choice of model and SAE that the arguments make; the store is each command's own affair."""
     return loading.choice_of({name: value for name, value in vars(args).items() if name != "store"})

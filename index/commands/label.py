@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_words(
         parser, "leave them as they are", "answer for a small model, unembedding for a large one"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:

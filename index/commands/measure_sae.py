@@ -47,23 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pictures that are captioned with and without the SAE; 0: none (default: %(default)s)",
     )
-    more.add_argument("--json", action="store_true", help="print the figures as JSON")
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument(
-        "--tower-batch",
-        type=common.count,
-        default=32,
-        metavar="N",
-        help="pictures per run of the tower (default: %(default)s)",
-    )
-    machine.add_argument(
-        "--workers",
-        type=common.natural,
-        default=common.default_workers(),
-        metavar="N",
-        help="processes that read pictures, 0 for none (default here: %(default)s)",
-    )
-    machine.add_argument("--quiet", action="store_true", help="say nothing but the figures")
+    common.add_json(more)
+    common.add_machine(parser.add_argument_group("the machine"))
 
 
 def run(args: argparse.Namespace) -> int:

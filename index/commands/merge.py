@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "leave them out",
         "with --model answer for a small model, unembedding for a large one; else none, `label` adds them",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="a neuron is rare when it fires in less than this share of the images (default: 0.001)",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    common.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

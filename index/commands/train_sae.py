@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from index.commands import common
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from explorer.sae import SAE
     from explorer.sae.training import StepReport
     from explorer.vlm.base import LVLM
     from index.training.pictures import Material
@@ -26,7 +28,7 @@ DESCRIPTION = (
     "writes it to one file, which `build` and the page take with --sae. The vectors are made while they are\n"
     "used and shuffled through a buffer: neither disk nor memory has to hold them."
 )
-USAGE = "python -m index train-sae (--images DIR | --scenes N | ...) [--out FILE] [options]"
+USAGE = "python -m index train-sae (--images DIR | --scenes N | ...) --out FILE [options]"
 EPILOG = f"""examples:
   on your own pictures, for another model, on a GPU:
     python -m index train-sae --model llava-hf/llava-1.5-7b-hf --images ~/Pictures --expansion 8 \\
@@ -68,10 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_number(
         machine, "--reuse", 4, "times that each vector is used before it leaves the buffer", common.count
     )
-    _add_number(machine, "--tower-batch", 32, "pictures per run of the tower", common.count)
-    workers = "processes that read pictures, for each that trains; 0 for none"
-    _add_number(machine, "--workers", common.default_workers(), workers)
-    machine.add_argument("--quiet", action="store_true", help="no progress line")
+    common.add_machine(machine, each=" for each that trains")
 
 
 def _add_share(group: argparse._ArgumentGroup) -> None:
@@ -124,10 +123,11 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--out",
         type=Path,
-        default=common.ASSETS / "sae" / "sae.safetensors",
+        required=True,
         metavar="FILE",
-        help="the SAE to write (default: in the place of the embedded one)",
+        help="the SAE to write; one that is there is kept unless --replace is given",
     )
+    group.add_argument("--replace", action="store_true", help="replace the SAE that is at --out")
     group.add_argument("--half", action="store_true", help="store the weights as float16")
     group.add_argument(
         "--checkpoint",
@@ -137,7 +137,11 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         help="where the progress is kept (default: %(default)s)",
     )
     _add_number(group, "--checkpoint-every", 500, "steps between checkpoints", common.count)
-    group.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    progress = group.add_mutually_exclusive_group()
+    progress.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    progress.add_argument(
+        "--restart", action="store_true", help="throw away the progress of an unfinished run at --checkpoint"
+    )
     _add_number(group, "--evaluate-every", 0, "steps between measurements; 0: only at the end")
     _add_number(
         group, "--captions", 32, "held-out pictures that are captioned with and without the SAE; 0: none"
@@ -165,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     from index.training.run import run as train
 
     plan = plan_of(args)
-    check_out(args.out)
+    check_files(args)
     placed = join(None if args.device == "auto" else args.device)
     main = placed.team.rank == 0
     lvlm = _model(args, placed.device)
@@ -192,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
                 )
             return 128 + (requests.signal or signal.SIGTERM)
     if main:
-        outcome.sae.save(args.out, half=args.half)
+        save(outcome.sae, args)
         print(describe(outcome, args))
     return 0
 
@@ -260,17 +264,41 @@ def material_of(args: argparse.Namespace) -> Material:
     return split_scenes(len(source), first, share, args.held_out)
 
 
-def check_out(out: Path) -> None:
-    """Refuse an --out that cannot be written now, not after hours of training."""
+def check_files(args: argparse.Namespace) -> None:
+    """Refuse files that cannot be written, or whose contents would be lost, before hours of training."""
     from explorer.errors import SAEError
+    from index.training.record import Record
 
+    out, record = args.out, Record(args.checkpoint)
+    if not (args.resume or args.restart) and record.checkpoint.is_file() and not record.finished():
+        raise SAEError(
+            f"{args.checkpoint} holds the progress of a run that was not finished; go on with --resume, "
+            "throw it away with --restart, or name another --checkpoint"
+        )
     if out.is_dir():
         raise SAEError(f"{out} is a folder; name a file for --out")
+    if out.exists() and not (args.replace or (args.resume and record.finished())):
+        raise SAEError(f"there is a file at {out}; name another --out, or add --replace to lose this one")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
     except OSError as error:
         raise SAEError(
             f"cannot write in {out.parent}: {error.strerror or error}; choose another --out"
+        ) from error
+
+
+def save(sae: SAE, args: argparse.Namespace) -> None:
+    """Write the SAE. Raises SAEError that says how it is not lost where it cannot be written."""
+    from explorer.errors import SAEError
+
+    try:
+        sae.save(args.out, half=args.half)
+    except (OSError, SAEError) as error:
+        raise SAEError(
+            f"cannot write {args.out}: {error}. The trained SAE is in the checkpoint {args.checkpoint}: make "
+            "room, or name another --out, and run the same command with --resume"
         ) from error
 
 

@@ -24,7 +24,7 @@ EPILOG = f"""examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("stores", type=Path, nargs="+", metavar="STORE", help="folder of a store")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "built in bfloat16)",
     )
     parser.add_argument("--no-model", action="store_true", help="check only the files and tables")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    common.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:

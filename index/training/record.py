@@ -64,6 +64,12 @@ class Record:
                 path.unlink(missing_ok=True)
         return self.checkpoint.is_file()
 
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        if not self.metrics.is_file():
+            return False
+        return any('"final": true' in line for line in self.metrics.read_text().splitlines())
+
     def keep_until(self, steps: int) -> None:
         """Drop the figures of steps beyond those that are done: they will be measured again."""
         if not self._main or not self.metrics.is_file():
