@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from explorer.errors import SAEError
 from explorer.sae import SAE, load_sae
 from explorer.session.site import site_block
 from explorer.vlm import LVLM, open_lvlm
@@ -82,6 +83,8 @@ def open_sae(choice: Choice, tell: Tell = silent) -> SAE:
 def _settle_block(lvlm: LVLM, sae: SAE, block: int | None, tell: Tell) -> None:
     """Make the SAE name the block that it is to read, which is then checked wherever it is used."""
     if block is not None:
+        if isinstance(block, bool) or not isinstance(block, int):
+            raise SAEError(f"the block must be a whole number, counted from 0, not {block!r}")
         if sae.site_block not in (None, block):
             tell(f"warning: the SAE says that it reads block {sae.site_block}; --block {block} overrides it")
         sae.site_block = block

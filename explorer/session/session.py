@@ -109,10 +109,13 @@ class Session(Inside, Stored):
         """Open a model (folder or hub name), an SAE and a store folder; None: the embedded one.
 
         ways: the other fields of `explorer.vlm.loading.Choice`: dtype, quantize, device_map, revision,
-        trust_remote_code, try_anyway, sae_hint, sae_revision, block. tell: hears what memory a large model
+        trust_remote_code, try_anyway, max_pixels, sae_hint ("KEY=VALUE", or several), sae_revision, block.
+        tell: hears what memory a large model
         needs. The embedded store is left out when it has not been built yet, or when another model or SAE
         was asked for. Raises ModelError, SAEError or StoreError in plain words.
         """
+        if isinstance(ways.get("sae_hint"), str):
+            ways["sae_hint"] = (ways["sae_hint"],)
         return cls.chosen(Choice(model=model, sae=sae, store=store, device=device, **ways), tell)
 
     @classmethod
@@ -138,7 +141,7 @@ class Session(Inside, Stored):
         except StoreError as error:
             if drawn or is_upgradable(folder):
                 raise
-            out = Path(f"{folder}-new") if folder.is_file() else folder
+            out = Path(f"{folder}-new") if folder.exists() else folder
             raise StoreError(f"{why(error)}; {WITH}{build_words(choice, out, drawn)}") from error
         try:
             sae = open_sae(choice, tell)

@@ -59,6 +59,10 @@ def test_a_block_that_cannot_matter_is_refused(block: int, tiny_lvlm_folder: Pat
 def test_hints_reach_the_loader(tiny_lvlm_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SAEError, match="unknown hint 'colour'"):
         Session.open(tiny_lvlm_folder, save_sae(tmp_path / "s"), sae_hint=("colour=red",))
+    with pytest.raises(SAEError, match="unknown hint 'size'"):
+        Session.open(tiny_lvlm_folder, save_sae(tmp_path / "s"), sae_hint="size=3")
+    with pytest.raises(SAEError, match="the block must be a whole number, counted from 0, not '1'"):
+        Session.open(tiny_lvlm_folder, save_sae(tmp_path / "s"), block="1")
     with pytest.raises(TypeError):
         Session.open(tiny_lvlm_folder, colour="red")
 
@@ -119,6 +123,8 @@ def test_a_store_that_does_not_fit_is_told_before_the_model_is_loaded(
         Session.open(tiny_lvlm_folder, other, tmp_path / "none")
     with pytest.raises(StoreError, match=f"is a file.*; {own} .*/a-new"):
         Session.open(tiny_lvlm_folder, other, tmp_path / "a")
+    with pytest.raises(StoreError, match=f"is not a finished store .*; {own} .*-new"):
+        Session.open(tiny_lvlm_folder, other, tiny_lvlm_folder)
 
 
 def test_a_session_without_a_store_says_how_to_build_its_own(tiny_lvlm_folder: Path, tmp_path: Path) -> None:
