@@ -18,10 +18,12 @@ from fake_site import noise_folder
 
 from explorer.errors import ExplorerError, SAEError
 from explorer.sae import load_sae
+from explorer.sae.team import ALONE
 from explorer.sae.training import StepReport
 from index.__main__ import main
 from index.commands import train_sae
 from index.stopping import StopRequests
+from index.training.processes import join
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -162,6 +164,13 @@ def test_the_command_runs_in_two_processes(pair: Path, capsys: pytest.CaptureFix
     assert "on 80 held-out vectors" in printed[0] and not printed[1], "only the first one speaks"
     assert [(pair / f"code-{rank}.txt").read_text() for rank in (0, 1)] == ["143", "143"]
     assert load_sae(pair / "b" / "sae.safetensors").id == sae.id, "stopped by the second, resumed by both"
+
+
+def test_a_certain_gpu_is_refused_where_each_process_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert join("cuda:1") == (ALONE, "cuda:1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SAEError, match="--device cuda:1: each of several processes takes its own GPU"):
+        join("cuda:1")
 
 
 @pytest.mark.parametrize("kind", ["--images", "--list", "--tars"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from explorer.store.writer import SkippedRow
 from index.sources import FolderSource, Picture
 from index.training.pictures import ChosenPictures, Order, ScenePictures, SkippedFile, split, split_scenes
 from index.training.stream import Share, StreamConfig, batches, once
-from index.training.tower import Eye
+from index.training.tower import Eye, together
 
 EYE = Eye(FakeLVLM(), 1)
 PATCHES = 16
@@ -139,6 +140,15 @@ def test_the_cls_token_is_read_when_it_is_asked_for() -> None:
         Eye(FakeLVLM(), 2).check()
 
 
+def test_pictures_of_other_grids_do_not_share_a_batch() -> None:
+    square = FakeLVLM().preprocess(Image.new("RGB", (32, 32)))
+    tall = replace(square, grid=replace(square.grid, rows=8, cols=2))
+    with pytest.raises(SourceError, match="grids of 4 x 4 and 8 x 2 do not fit one batch"):
+        together([square, square, tall], [0, 1, 2])
+    both = together([square, square], [4, 7])
+    assert both.pixels.shape == (2, 3, 32, 32) and both.numbers == (4, 7) and together([], []) is None
+
+
 def test_streams_that_cannot_be_are_refused() -> None:
     with pytest.raises(SourceError, match="buffer of 31 vectors cannot hold two pictures of 16;"):
         next(batches(EYE, pictures(), 8, StreamConfig(buffer=31)))
@@ -206,6 +216,9 @@ def test_splits_that_cannot_be_are_refused() -> None:
         split_scenes(20, 899_990, 0.1, 4)
     with pytest.raises(SourceError, match="0 scenes"):
         ScenePictures(0, 5)
+    with pytest.raises(SourceError, match="from seed -1"):
+        ScenePictures(1, -1)
+    assert ScenePictures(1, 0).name(0)[0] == "scene:ordinary:0"
 
 
 def test_counterfactual_scenes_are_spread_evenly() -> None:

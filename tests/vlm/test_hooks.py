@@ -10,7 +10,7 @@ from torch import nn
 
 from explorer.vlm import open_lvlm
 from explorer.vlm.families.llava import Llava
-from explorer.vlm.hooks import capture, edited, last_rows_only
+from explorer.vlm.hooks import capture, edited, last_rows_only, resumed
 
 
 @pytest.fixture
@@ -105,6 +105,36 @@ def test_stop_ends_the_pass_and_tuples_pass_through() -> None:
     with capture(pair) as unused:
         pass
     assert unused.output is None
+
+
+class Adds(nn.Module):
+    def __init__(self, amount: float) -> None:
+        super().__init__()
+        self.amount = amount
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states + self.amount
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_stack_goes_on_behind_a_block_and_up_to_the_last(named: bool) -> None:
+    stack = [Adds(amount) for amount in (1, 10, 100, 1000)]
+    stack[1].forward = stack[0].forward  # a module may have been given another already
+
+    def run() -> float:
+        state = torch.zeros(())
+        for module in stack:
+            state = module(hidden_states=state) if named else module(state)
+        return float(state)
+
+    five = torch.tensor(5.0)
+    for block, last, expected in ((1, None, 1105), (1, 2, 105), (0, 1, 6), (0, 0, 5), (3, None, 5)):
+        with resumed(stack, block, five, last):
+            assert run() == expected
+        assert run() == 1102
+    with pytest.raises(RuntimeError, match="broken"), resumed(stack, 2, five):
+        raise RuntimeError("broken")
+    assert run() == 1102 and [list(module.__dict__).count("forward") for module in stack] == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize("paired", [False, True])

@@ -32,6 +32,8 @@ def test_values_are_shared_out_by_area() -> None:
 def test_what_lies_beside_the_other_grid_goes_to_the_nearest_patch() -> None:
     source, target = Grid(1, 4, 8, 2, Box(-4, 0, 12, 2)), Grid(1, 2, 8, 2, Box(0, 0, 8, 2))
     assert resampled(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), source, target).tolist() == [[3.0, 7.0]]
+    right, fine = Grid(1, 3, 8, 2, Box(0, 0, 12, 2)), Grid(1, 4, 8, 2, Box(0, 0, 8, 2))
+    assert resampled(torch.tensor([[1.0, 2.0, 4.0]]), right, fine).tolist() == [[0.5, 0.5, 1.0, 5.0]]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (150, 70), (61, 133)])
