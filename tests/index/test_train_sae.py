@@ -14,7 +14,7 @@ from pathlib import Path
 import paired
 import pytest
 import torch
-from fake_site import noise_folder
+from fake_site import FakeLVLM, noise_folder
 
 from explorer.errors import ExplorerError, SAEError
 from explorer.sae import load_sae
@@ -23,7 +23,11 @@ from explorer.sae.training import StepReport
 from index.__main__ import main
 from index.commands import train_sae
 from index.stopping import StopRequests
-from index.training.processes import join
+from index.training.pictures import split_scenes
+from index.training.processes import Placed, Processes, join
+from index.training.run import Plan, config_of
+from index.training.run import run as training
+from index.training.stream import StreamConfig
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -171,6 +175,13 @@ def test_a_certain_gpu_is_refused_where_each_process_takes_its_own(monkeypatch: 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SAEError, match="--device cuda:1: each of several processes takes its own GPU"):
         join("cuda:1")
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    plan = Plan(split_scenes(8, 0, 0.0, 2), config_of(4, 63, None), StreamConfig(), tmp_path / "state.pt")
+    with pytest.raises(SAEError, match="a batch of 63 vectors cannot be shared by 2 processes"):
+        training(plan, FakeLVLM(), Placed(Processes(0, 2), "cpu"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["--images", "--list", "--tars"])

@@ -130,6 +130,14 @@ def test_no_words_have_no_gradients(llama: Llava) -> None:
         assert found.log_probs.shape == (0,) and found.gradients.shape == (0, 17, 32)
 
 
+def test_scores_in_half_precision_are_summed_in_float32() -> None:
+    scores = (8 * torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(1))).bfloat16()
+    said = torch.tensor([3, 0, 49, 7])
+    found = token_log_probs(scores, said)
+    assert found.dtype == torch.float32 and torch.equal(found, token_log_probs(scores.float(), said))
+    assert token_log_probs(scores.double(), said).dtype == torch.float64
+
+
 def test_half_precision_models_give_float32(lvlm_of: Callable[..., Llava]) -> None:
     llama = lvlm_of("Llama")
     hidden, words = hidden_of(llama, 1), llama.answer_words(ANSWER)
