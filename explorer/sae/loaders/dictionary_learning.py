@@ -18,7 +18,7 @@ does not.
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from explorer.errors import SAEError
 from explorer.sae.loaders import fold
 from explorer.sae.loaders.fold import Weights
-from explorer.sae.loaders.found import Fitted, Found, flag, need, text, whole
+from explorer.sae.loaders.found import Fitted, Found, flag, need, number, text, whole
 from explorer.sae.model import SAE, ActivationRule
 
 NAME = "dictionary_learning"
@@ -49,6 +49,8 @@ SHAPES: dict[str, dict[str, str]] = {
 """The tensors of each class; some hold the whole numbers k and group_sizes besides."""
 COUNTS = {"AutoEncoderTopK": {"k"}, "BatchTopKSAE": {"k"}, "MatryoshkaBatchTopKSAE": {"k", "group_sizes"}}
 OPTIONAL = {"AutoEncoderTopK": {"threshold"}}
+HOOK = re.compile(r"resid_(?P<end>pre|post)(?:_layer)?_?(?P<layer>\d{1,4})?")
+"""Names of the stream before and after a block, with its number or without."""
 UNLIKE = ("IdentityDict", "CrossCoder", "BatchTopKCrossCoder")
 """Classes of the project that are no autoencoders of one site."""
 
@@ -119,13 +121,14 @@ def trainer_of(found: Found) -> Mapping[str, Any]:
 
 def site_block(trainer: Mapping[str, Any], buffer: object) -> int | None:
     """The block whose output was read, if the configuration says so without doubt."""
-    layer, hook = trainer.get("layer"), str(trainer.get("submodule_name") or "")
+    layer, hook = trainer.get("layer"), HOOK.fullmatch(str(trainer.get("submodule_name") or ""))
     side = buffer.get("io", "out") if isinstance(buffer, Mapping) else "out"
-    if isinstance(layer, bool) or not isinstance(layer, int) or side not in ("in", "out"):
+    if hook is None or type(layer) is not int or side not in ("in", "out"):
         return None
-    before = hook.startswith("resid_pre") or (hook.startswith("resid_post") and side == "in")
-    block = layer - 1 if before else layer
-    return block if hook.startswith(("resid_pre", "resid_post")) and block >= 0 else None
+    if hook["layer"] and int(hook["layer"]) != layer:
+        return None
+    block = layer - 1 if hook["end"] == "pre" or side == "in" else layer
+    return block if block >= 0 else None
 
 
 def _by_keys(found: Found) -> list[str]:
@@ -174,13 +177,13 @@ def _raw(found: Found, fitted: Fitted, hints: Mapping[str, object]) -> dict[str,
     """The tensors for raw vectors: those of an interrupted run with biases and thresholds scaled up."""
     if not {"step", "optimizer"} <= set(found.extra) and "norm_factor" not in {*found.extra, *hints}:
         return fitted.tensors
-    factor = hints.get("norm_factor", found.extra.get("norm_factor"))
-    factor = float(factor) if isinstance(factor, Tensor) and factor.numel() == 1 else factor
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+    said = {**found.extra, **hints}
+    if said.get("norm_factor") is None:
         raise SAEError(
-            f"it was left by an interrupted run, with norm_factor {factor!r:.80}; expected a number above 0: "
-            "pass hints={'norm_factor': ...} (1 if its activations were not normalised)"
+            "it was left by an interrupted run that does not say its norm_factor: pass "
+            "hints={'norm_factor': ...} (1 if its activations were not normalised)"
         )
+    factor = number(said, "norm_factor", positive=True)
     scaled = dict(fitted.tensors)
     for name, tensor in fitted.tensors.items():
         unset = name == "threshold" and tensor.ndim == 0 and bool(tensor < 0)

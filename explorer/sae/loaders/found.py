@@ -18,6 +18,8 @@ from explorer.sae.files import FLOATS, is_finite
 
 LISTED = 12
 """How many keys a message lists at most."""
+LARGEST = torch.finfo(torch.float32).max
+"""The largest number that a factor or threshold may be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +163,21 @@ def told(entries: Mapping[str, Any], key: str, hints: Mapping[str, Any], hint: s
             f"the files say {key} = {value}, the hint {hint} says {hints[hint]!r:.80}; expected one"
         )
     return value
+
+
+def number(entries: Mapping[str, Any], key: str, *, positive: bool = False) -> float:
+    """A finite number of a configuration, also of one in a tensor, as a float.
+
+    positive: it must be above 0, else 0 or more. Raises SAEError for none, or another thing.
+    """
+    value = entries.get(key)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST
+    if not fits or (positive and value == 0):
+        found = f"is {value!r:.80}" if key in entries else "is missing"
+        raise SAEError(f"{key} {found}; expected a number {'above 0' if positive else 'of 0 or more'}")
+    return float(value)
 
 
 def flag(entries: Mapping[str, Any], key: str, default: bool) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from explorer.errors import SAEError
-from explorer.sae.loaders.found import LISTED, Found, need, whole
+from explorer.sae.loaders.found import LISTED, Found, need, number, whole
 from explorer.sae.model import SAE
 from explorer.sae.rules import ActivationRule
 
@@ -119,7 +119,8 @@ def _refuse(tensors: Mapping[str, Tensor]) -> None:
         raise SAEError("it is a QSAE, whose activations are quantised; expected one of " + ", ".join(CLASSES))
     if not any(name.startswith("encoder.") for name in tensors):
         raise SAEError(
-            "it has no encoder, so it is MpSAE or OMPSAE (matching pursuit, which no linear layer can do); "
+            "it has no encoder: it is MpSAE or OMPSAE (matching pursuit, which no linear layer can do), or "
+            "its encoder is 'identity', which another model comes before; "
             f"expected one of {', '.join(CLASSES)}; found the tensors {', '.join(list(tensors)[:LISTED])}"
         )
 
@@ -190,13 +191,12 @@ def _archetypes(known: Mapping[str, Tensor], hints: Mapping[str, object]) -> Ten
     mixed = (mixing / (mixing.sum(dim=-1, keepdim=True) + EPS)) @ points
     if not bool(relax.any()):
         return mixed
-    delta = _number(hints, "delta")
-    if delta is None:
+    if hints.get("delta") is None:
         raise SAEError(
             "the hint delta is missing: a state dict does not say how far an archetypal dictionary may leave "
             'its points; give it, as in hints={"delta": 1.0} (the project\'s default)'
         )
-    return mixed + relax * (delta / relax.norm(dim=-1, keepdim=True)).clamp(max=1)
+    return mixed + relax * (number(hints, "delta") / relax.norm(dim=-1, keepdim=True)).clamp(max=1)
 
 
 def _rule(
@@ -206,7 +206,8 @@ def _rule(
     asked = hints.get("cls")
     if asked is not None and asked not in CLASSES:
         raise SAEError(f"the hint cls is {asked!r:.80}; expected one of {', '.join(CLASSES)}")
-    threshold = _number(hints, "running_threshold" if "running_threshold" in hints else "threshold")
+    said = next((key for key in ("running_threshold", "threshold") if hints.get(key) is not None), None)
+    threshold = None if said is None else number(hints, said)
     name = _class(known, hints, threshold)
     if asked is not None and str(asked).removeprefix("RA") != name:
         raise SAEError(f"the hint cls is {asked}, but the tensors and hints are those of {name}")
@@ -248,12 +249,3 @@ def _check_hints(hints: Mapping[str, object], kind: str, scale: float) -> None:
         raise SAEError(f"the hint encoder is {hints['encoder']!r:.80}, but the tensors are those of {kind!r}")
     if hints.get("use_multiplier") is False and scale != 1.0:
         raise SAEError(f"the hint use_multiplier is False, but the stored multiplier scales by {scale:.6g}")
-
-
-def _number(hints: Mapping[str, object], name: str) -> float | None:
-    value = hints.get(name)
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-        raise SAEError(f"the hint {name} is {value!r:.80}; expected a number of 0 or more")
-    return None if value is None else float(value)

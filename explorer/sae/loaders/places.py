@@ -135,9 +135,13 @@ def _several(where: str, found: list[str], what: str) -> SAEError:
 def _names(folder: Path) -> list[str]:
     """The files in a folder and the folders below it, as names relative to it."""
     found: list[str] = []
-    waiting = [(folder, 0)]
+    waiting, seen = [(folder, 0)], set()
     while waiting and len(found) < MAX_NAMES:
         here, depth = waiting.pop(0)
+        place = here.resolve()
+        if place in seen:  # a link back to a folder above would lead round and round
+            continue
+        seen.add(place)
         try:
             entries = sorted(here.iterdir())
         except OSError as error:

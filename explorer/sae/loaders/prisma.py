@@ -10,13 +10,13 @@ from typing import Any
 
 from explorer.errors import SAEError
 from explorer.sae.loaders import fold
-from explorer.sae.loaders.found import Found, flag, need, text, whole
+from explorer.sae.loaders.found import Found, flag, need, number, text, whole
 from explorer.sae.loaders.sites import block_of
 from explorer.sae.model import SAE, ActivationRule
 from explorer.sae.scaling import Scaling
 
 NAME = "ViT-Prisma"
-HINTS: tuple[str, ...] = ()
+HINTS = ("normalize_activations",)
 INERT = frozenset({"vit_prisma.sae.config.VisionModelSAERunnerConfig"})
 MARKS = ("layer_subtype", "cls_token_only", "use_patches_only", "vit_model_cfg")
 """Settings that ViT-Prisma alone has."""
@@ -42,8 +42,11 @@ def claims(found: Found) -> bool:
 
 
 def load(found: Found, hints: Mapping[str, object]) -> SAE:
-    """The SAE. Raises SAEError for settings that are not known, and for tensors that do not fit them."""
-    config = _settings(found)
+    """The SAE. hints: "normalize_activations", where the settings of an old file do not say it.
+
+    Raises SAEError for settings that are not known, and for tensors that do not fit them.
+    """
+    config = {**hints, **_settings(found)}
     if flag(config, "is_transcoder", False):
         raise SAEError(f"is_transcoder is true: {TRANSCODER}; expected an SAE")
     architecture = text(config, "architecture") or ("gated" if found.has("b_gate") else "standard")
@@ -79,10 +82,9 @@ def _settings(found: Found) -> dict[str, Any]:
 def _sizes(config: dict[str, Any]) -> dict[str, int]:
     """What the settings say of the width d and the number of neurons F."""
     width = whole(config, "d_in")
-    factor = config.get("expansion_factor")
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
+    if isinstance(config.get("expansion_factor"), list | None):
         return {"d": width}
-    return {"d": width, "F": round(width * factor)}
+    return {"d": width, "F": round(width * number(config, "expansion_factor", positive=True))}
 
 
 def _rule(config: dict[str, Any], n_neurons: int) -> ActivationRule:
@@ -104,7 +106,8 @@ def _scaling(config: dict[str, Any]) -> Scaling:
     """The scaling of the input that the settings name."""
     if "normalize_activations" not in config:
         raise SAEError(
-            "the settings do not say normalize_activations; write 'none' or what was used into them"
+            "the settings do not say normalize_activations: pass what was used, as in "
+            "hints={'normalize_activations': 'none'}"
         )
     name = text(config, "normalize_activations")
     if name not in SCALINGS:

@@ -91,7 +91,7 @@ def _safetensors(path: Path) -> Contents:
         raise SAEError(
             f"{path} is not a whole safetensors file ({error}); expected a complete one: fetch it again"
         ) from error
-    return Contents(tensors, metadata)
+    return Contents(_unwrapped(tensors), metadata)
 
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
@@ -154,8 +154,10 @@ def _take_tensors(entries: dict[Any, Any]) -> dict[str, Tensor]:
 
 
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without a prefix that all names have from a wrapper."""
-    for wrapper in WRAPPERS:
-        if all(name.startswith(wrapper) for name in tensors):
-            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    """The tensors without the prefixes that all names have from wrappers, in any order."""
+    while tensors:
+        wrapper = next((one for one in WRAPPERS if all(name.startswith(one) for name in tensors)), None)
+        if wrapper is None:
+            break
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
     return tensors

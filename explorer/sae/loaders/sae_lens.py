@@ -6,7 +6,6 @@ Formulas after `sae_lens.saes` (PyPI sae-lens 6.54.12), older settings after its
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from explorer.errors import SAEError
 from explorer.sae.loaders import fold
-from explorer.sae.loaders.found import Found, flag, need, text, told, whole
+from explorer.sae.loaders.found import Found, flag, need, number, text, told, whole
 from explorer.sae.loaders.sites import block_of
 from explorer.sae.model import SAE, ActivationRule
 from explorer.sae.scaling import Scaling
@@ -275,10 +274,7 @@ def _factor(found: Found, inputs: str, hints: Mapping[str, object]) -> float | N
             ) from error
     if factor is None:
         return None
-    number = isinstance(factor, int | float) and not isinstance(factor, bool)
-    if not number or not 0 < factor < math.inf:
-        raise SAEError(f"scaling_factor is {factor!r:.80}; expected a number above 0")
-    return float(factor)
+    return number({"scaling_factor": factor}, "scaling_factor", positive=True)
 
 
 def _whitening(found: Found, inputs: str, width: int) -> tuple[Tensor, Tensor, Tensor] | None:

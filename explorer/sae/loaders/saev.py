@@ -14,7 +14,6 @@ settings of the training, where config.json lies beside, give layer and tokens, 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from explorer.errors import SAEError
 from explorer.sae.loaders.fold import Weights
-from explorer.sae.loaders.found import Found, need, whole
+from explorer.sae.loaders.found import Found, flag, need, number, whole
 from explorer.sae.model import SAE
 from explorer.sae.rules import ActivationRule
 
@@ -34,6 +33,8 @@ SCHEMAS = (1, 2, 3, 4, 5)
 ACTIVATIONS = ("Relu", "TopK", "BatchTopK")
 SHAPES = {"W_enc": "d F", "b_enc": "F", "W_dec": "F d", "b_dec": "d"}
 THRESHOLD = "activation.threshold"
+CONFIG = "SparseAutoencoderConfig"
+"""What a header of schema 1 names as its class, unless it names the activation."""
 TOKENS = {
     "content": "patches",
     "special": "cls",
@@ -85,7 +86,7 @@ def load(found: Found, hints: Mapping[str, object]) -> SAE:
     shapes = SHAPES | ({THRESHOLD: ""} if stated.kind == "BatchTopK" else {})
     fitted = need(found.tensors, shapes, {"d": width, "F": neurons}, optional=(THRESHOLD,))
     weights = Weights(*(fitted.tensors[name] for name in SHAPES))
-    subtracts = _flag(hints, "subtract_b_dec", stated.subtracts)
+    subtracts = flag(hints, "subtract_b_dec", stated.subtracts)
     if not subtracts:
         weights = weights.uncentred()
     weights = _scaled(weights, hints)
@@ -116,8 +117,8 @@ def _stated(header: Mapping[str, Any]) -> Stated:
     if isinstance(schema, bool) or schema not in SCHEMAS:
         raise SAEError(f"schema is {schema!r:.80}; expected none, or one of {', '.join(map(str, SCHEMAS))}")
     settings = _object(header, "cfg", "its header")
-    if schema == 1 and header.get("cls") != "SparseAutoencoderConfig":
-        return Stated(1, settings, _known(header.get("cls")), settings, True)
+    if schema == 1 and (kind := header.get("cls", CONFIG)) != CONFIG:
+        return Stated(1, settings, _known(kind), settings, True)
     if schema == 1 and "activation" not in settings:
         return Stated(1, settings, "Relu", {}, False)
     activation = _object(settings, "activation", "cfg")
@@ -179,9 +180,7 @@ def _training(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scaled(weights: Weights, hints: Mapping[str, object]) -> Weights:
     """The weights for vectors that are to be centred by scale_mean and divided by scale_norm first."""
-    norm = hints.get("scale_norm", 1.0)
-    if isinstance(norm, bool) or not isinstance(norm, int | float) or not 0 < norm < math.inf:
-        raise SAEError(f"the hint scale_norm is {norm!r:.80}; expected a number above 0")
+    norm = number({"scale_norm": 1.0} | dict(hints), "scale_norm", positive=True)
     weights = weights if norm == 1 else weights.factored(1 / norm)
     if "scale_mean" not in hints:
         return weights
@@ -202,18 +201,11 @@ def _is_scaled(stated: Stated, training: Mapping[str, Any], hints: Mapping[str, 
 
     Training without a schema did that by default; training of today cannot.
     """
-    if _flag(hints, "prescaled", False) or hints.keys() & {"scale_mean", "scale_norm"}:
+    if flag(hints, "prescaled", False) or hints.keys() & {"scale_mean", "scale_norm"}:
         return False
     if stated.schema == 0 and training["scale_mean"] is None:
         return True
     return bool(training["scale_mean"] or training["scale_norm"])
-
-
-def _flag(hints: Mapping[str, object], name: str, default: bool) -> bool:
-    value = hints.get(name, default)
-    if not isinstance(value, bool):
-        raise SAEError(f"the hint {name} is {value!r:.80}; expected True or False")
-    return value
 
 
 def _object(entries: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:

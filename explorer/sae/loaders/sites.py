@@ -13,8 +13,11 @@ PATTERNS = (
     (re.compile(r"(?:(?P<module>[\w.]+)\.)?(?:layers?|blocks|resblocks)\.(\d+)"), 0),
 )
 """Names of TransformerLens (the stream after and before a block), and of a module in PyTorch."""
-LANGUAGE = re.compile(r"(?:.*\.)?(?:language_model|text_model|decoder|gpt_neox)(?:\..*)?|model|transformer")
-"""Modules whose blocks belong to a language model."""
+LANGUAGE = re.compile(
+    r"(?:.*\.)?(?:language_model|text_model|text_encoder|text|decoder|gpt_neox|llm|bert|qformer)(?:\..*)?"
+    r"|(?:model\.)*model|(?:model\.)?transformer"
+)
+"""Modules whose blocks belong to a language model, or to what joins one to the vision tower."""
 
 
 def block_of(hook: str | None) -> int | None:

@@ -177,9 +177,12 @@ def test_an_interrupted_run_is_scaled_to_raw_vectors(tmp_path: Path, kind: str, 
         same(load_sae(written(tmp_path / "run", kept, config)), kind, scaled)
     del kept["norm_factor"]
     torch.save(kept, tmp_path / "run" / "ae.pt")
-    with pytest.raises(SAEError, match=r"interrupted run, with norm_factor None; expected a number above 0"):
+    with pytest.raises(SAEError, match=r"interrupted run that does not say its norm_factor: pass hints"):
         load_sae(tmp_path / "run")
     same(load_sae(tmp_path / "run", {"norm_factor": factor}), kind, scaled)
+    torch.save(kept | {"norm_factor": 10**400}, tmp_path / "run" / "ae.pt")
+    with pytest.raises(SAEError, match=r"norm_factor is 10000.*; expected a number above 0"):
+        load_sae(tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", ["AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE"])
@@ -255,6 +258,9 @@ def test_an_annealed_k_needs_a_word(tmp_path: Path) -> None:
     [
         (7, "resid_post", "out", 7),
         (7, "resid_post_layer_7", "out", 7),
+        (7, "resid_pre_layer_7", "out", 6),
+        (7, "resid_post_layer_3", "out", None),
+        (7, "resid_post_norm", "out", None),
         (7, "resid_pre", "out", 6),
         (0, "resid_pre", "out", None),
         (7, "resid_post", "in", 6),

@@ -255,7 +255,7 @@ def test_what_is_not_linear_or_does_not_add_up(tmp_path: Path, change: State, wo
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({}, r"it has no encoder, so it is MpSAE or OMPSAE.*dictionary\._weights"),
+        ({}, r"it has no encoder: it is MpSAE or OMPSAE.*dictionary\._weights"),
         ({"encoder.final_block.0.weight": torch.ones(24, 6)}, r"misses encoder\.final_block\.0\.bias"),
         (tied(torch.ones(24, 6)), r"tied to another dictionary than its own"),
     ],

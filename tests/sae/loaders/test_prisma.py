@@ -226,6 +226,10 @@ def test_place(tmp_path: Path, more: dict, hook: str | None, block: int | None) 
         ({"activation_fn_kwargs": 3}, "activation_fn_kwargs is 3"),
         ({"normalize_activations": "zscore"}, "normalize_activations is 'zscore'; expected one of none"),
         ({"expansion_factor": 4}, r"expected \[F = 32\]"),
+        ({"expansion_factor": math.nan}, "expansion_factor is nan; expected a number above 0"),
+        ({"expansion_factor": 1e308}, "expansion_factor is 1e.308; expected a number above 0"),
+        ({"expansion_factor": 10**400}, "expansion_factor is 1000"),
+        ({"expansion_factor": True}, "expansion_factor is True"),
         ({"d_in": 9, "expansion_factor": None}, r"expected \[d = 9\]"),
         ({"d_in": None}, "d_in is None"),
         ({"cls_token_only": True, "use_patches_only": True}, "both cls_token_only and use_patches_only"),
@@ -240,8 +244,13 @@ def test_settings_that_are_refused(tmp_path: Path, more: dict, words: str) -> No
 def test_a_normalisation_that_is_not_said_is_not_guessed(tmp_path: Path) -> None:
     config = settings()
     del config["normalize_activations"]
-    with pytest.raises(SAEError, match="do not say normalize_activations"):
-        load_sae(split(tmp_path / "split", made(), config))
+    path = split(tmp_path / "split", made(), config)
+    with pytest.raises(SAEError, match="do not say normalize_activations: pass what was used"):
+        load_sae(path)
+    said = load_sae(path, {"normalize_activations": "layer_norm"})
+    assert said.id == load_sae(split(tmp_path / "b", made(), settings(normalize_activations="layer_norm"))).id
+    other = split(tmp_path / "c", made(), settings(normalize_activations="none"))
+    assert load_sae(other, {"normalize_activations": "layer_norm"}).scaling.kind == "none"
 
 
 @pytest.mark.parametrize(

@@ -439,7 +439,7 @@ def test_factor_of_the_mean_length_is_asked_for(tmp_path: Path) -> None:
             assert sae.rule.k == (4 if rescaled else 0)
 
 
-@pytest.mark.parametrize("factor", [0, -1, math.inf, "2", True])
+@pytest.mark.parametrize("factor", [0, -1, math.inf, math.nan, 10**400, "2", True])
 def test_a_factor_that_is_none(tmp_path: Path, factor: object) -> None:
     tensors = made("standard")
     written(

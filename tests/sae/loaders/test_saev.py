@@ -82,6 +82,7 @@ CASES = {  # header, stored threshold, activation, whether b_dec is subtracted
     "1 TopK": (header(1, old(top_k=K), cls="TopK"), None, raw_top_k, True),
     "1 nested": (header(1, old(activation=TOP_K), cls="SparseAutoencoderConfig"), None, raw_top_k, False),
     "1 bare": (header(1, old(), cls="SparseAutoencoderConfig"), None, torch.relu, False),
+    "1 without a class": (header(1, old(activation=TOP_K)), None, raw_top_k, False),
     "2 Relu": (header(2, old(activation=payload("Relu"))), None, torch.relu, False),
     "2 BatchTopK": (header(2, old(activation=BATCH)), None, raw_top_k, False),
     "3 TopK": (header(3, settings(TOP_K)), None, raw_top_k, False),
@@ -134,7 +135,7 @@ def test_a_hint_says_whether_the_first_schema_subtracts(tmp_path: Path) -> None:
     z, x_hat = expected(tensors, x, torch.relu, False)
     assert torch.allclose(sae.encode(x).double(), z, atol=1e-5)
     assert torch.allclose(sae(x).double(), x_hat, atol=1e-5)
-    with pytest.raises(SAEError, match=r"subtract_b_dec is 'no'; expected True or False"):
+    with pytest.raises(SAEError, match=r"subtract_b_dec is 'no'; expected true or false"):
         load_sae(path, {"subtract_b_dec": "no"})
 
 
@@ -222,7 +223,7 @@ def test_it_warns_where_such_figures_are_missing(
         ({"scale_mean": [1.0, 2.0]}, r"scale_mean has the shape \[2\]; expected 6 finite numbers"),
         ({"scale_mean": [torch.nan] * 6}, r"expected 6 finite numbers"),
         ({"scale_mean": "mean.pt"}, r"scale_mean is no list of numbers .*; expected 6"),
-        ({"prescaled": 1}, r"prescaled is 1; expected True or False"),
+        ({"prescaled": 1}, r"prescaled is 1; expected true or false"),
     ],
 )
 def test_figures_that_do_not_fit(tmp_path: Path, hints: dict, words: str) -> None:

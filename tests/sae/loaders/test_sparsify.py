@@ -187,6 +187,13 @@ def test_a_whole_run_with_one_hook(tmp_path: Path) -> None:
     assert load_sae(tmp_path).facts["model"] == "openai/clip"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_of_a_wrapped_model(tmp_path: Path, prefix: str) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in made().items()}
+    sae = load_sae(written(tmp_path / "layers.2", wrapped, settings()))
+    assert sae.id == load_sae(written(tmp_path / "plain" / "layers.2", made(), settings())).id
+
+
 def test_seeds_below_a_hook(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": "openai/clip"}))
     for seed in (0, 1):
@@ -215,7 +222,11 @@ def test_weights_alone_ask_for_k(tmp_path: Path) -> None:
         ("vision_tower.vision_model.encoder.layers.2", 2),
         ("visual.transformer.resblocks.2", 2),
         ("encoder.layer.2", 2),
+        ("model.visual.blocks.2", 2),
         ("model.layers.2", None),
+        ("model.model.layers.2", None),
+        ("transformer.resblocks.2", None),
+        ("qformer.encoder.layer.2", None),
         ("language_model.model.layers.2", None),
         ("model.language_model.layers.2", None),
         ("text_model.encoder.layers.2", None),
