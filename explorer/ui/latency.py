@@ -77,7 +77,8 @@ class Visitor:
         """A picture opened, its untouched answer, and the milliseconds of both together."""
         image = draw(scene).image
         start = time.perf_counter()
-        visit = Visit(self.session.look(image), "A scene", photo_uri(image))
+        view = self.session.look(image)
+        visit = Visit(view, "A scene", photo_uri(image, view.grid))
         prompt = self.opening.opened(visit).prompt
         said = list(self.steering.ask(visit, prompt, PLAIN))[-1][2]
         return visit, said, _since(start)

@@ -82,10 +82,10 @@ def test_stage_tells_of_margins_that_the_model_does_not_see() -> None:
     grid = Grid(4, 4, 80, 40, Box(20, 0, 60, 40))
     html = stage("t", grid, None, "")
     assert "left:25.000%;top:0.000%;width:50.000%" in html
-    assert "The model does not see the dark margins.</span>" in html, "also told where nothing hovers"
+    assert "The dark margins go unseen.</span>" in html, "also told where nothing hovers"
     padded = stage("t", Grid(4, 4, 80, 40, Box(0, -20, 80, 60)), None, "")
     almost = stage("t", Grid(4, 4, 80, 40, Box(0.2, 0, 79.9, 40)), None, "")
-    assert "dark margins" not in padded + almost
+    assert "margins" not in padded + almost
 
 
 def test_a_fine_grid_asks_to_look_closer_and_gets_a_larger_photo() -> None:
@@ -124,6 +124,8 @@ def test_a_map_with_values_below_zero_has_its_scale_from_the_lowest() -> None:
     values[0, 0], values[3, 3] = -0.002, 0.006
     html = stage("t", make_view().grid, values, "effect")
     assert 'data-low="-0.002" data-high="0.006"' in html and "-0.002" in html.split("data-map")[1]
+    assert '<b style="left:25.0%" title="0"></b>' in html, "where 0 lies on the scale"
+    assert "<b style" not in stage("t", make_view().grid, np.abs(values), "effect")
 
 
 def test_frame_gives_the_photo_once_and_escapes_its_name() -> None:

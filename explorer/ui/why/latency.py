@@ -48,7 +48,7 @@ def _clicks(session: Session, concepts: Sequence[str], rounds: int) -> list[tupl
     lists = []
     for example in load_examples().values():
         view = session.look(example.image)
-        visit = Visit(view, example.title, photo_uri(view.image))
+        visit = Visit(view, example.title, photo_uri(view.image, view.grid))
         said = Said(session.lvlm.default_prompt, session.answer(view))
         words = session.lvlm.answer_words(said.text)
         things = [

@@ -48,7 +48,7 @@ ${value}
 """The component's html_template; its value is what `stage` draws."""
 
 IDLE = "Click a patch, or drag over several."
-IDLE_CROPPED = "Click a patch. The model does not see the dark margins."
+IDLE_CROPPED = "Click a patch. The dark margins go unseen."
 IDLE_FINE = "Drag over patches; + brings single ones near."
 IDLE_MARKED = "Shift adds, Alt removes."
 FINE = 40
@@ -147,10 +147,11 @@ def _legend(values: np.ndarray | None, name: str) -> str:
     if values is None:
         return '<span class="what quiet">Choose a neuron to see where it fires.</span>'
     low, high = _span(values)
+    zero = f'<b style="left:{100 * -low / (high - low):.1f}%" title="0"></b>' if low < 0 < high else ""
     scale = (
         f'<span class="scale" data-low="{low:.6g}" data-high="{high:.6g}">'
         f'<span class="num">{number(low)}</span>'
-        f'<span class="bar" style="background:{ramp_css()}"><i></i></span>'
+        f'<span class="bar" style="background:{ramp_css()}">{zero}<i></i></span>'
         f'<span class="num">{number(high)}</span></span>'
     )
     quiet = '<span class="scale">silent in this picture</span>'
