@@ -18,6 +18,7 @@ from explorer.vlm.loading import Loading, Quantized
 from explorer.vlm.loading.full import gib
 from explorer.vlm.loading.parts import Part, linear_names, parts_of
 from explorer.vlm.memory import READINGS
+from explorer.vlm.seeing import TOGETHER
 
 BYTES = {torch.float32: 4.0, torch.bfloat16: 2.0, torch.float16: 2.0, torch.float64: 8.0}
 QUANTISED = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
@@ -35,6 +36,8 @@ ROOM = 256 << 20
 """Bytes of the libraries' own buffers."""
 LARGE_PICTURE = 1024
 """Side in pixels of the picture that is reckoned with where a model takes pictures as they are."""
+TILES = {"idefics3": 4 * 4, "smolvlm": 4 * 4, "internvl": 12}
+"""Most tiles that the published image processors cut a picture into, by model_type, besides the whole."""
 
 
 class Need(NamedTuple):
@@ -62,8 +65,11 @@ class Free(NamedTuple):
 
 def on_meta(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     """The model without its weights."""
+    own = type(config).from_dict(config.to_dict())
+    if own.model_type == "internvl" and not getattr(own.text_config, "tie_word_embeddings", False):
+        own.tie_word_embeddings = False  # the class says True, the published checkpoints have a head apart
     with torch.device("meta"):
-        return kind(type(config).from_dict(config.to_dict()))
+        return kind(own)
 
 
 def need_of(model: PreTrainedModel, dtype: torch.dtype, quantized: Quantized | None = None) -> Need:
@@ -73,7 +79,7 @@ def need_of(model: PreTrainedModel, dtype: torch.dtype, quantized: Quantized | N
     for part in parts_of(model):
         sizes[part.role] += weight_of(part, dtype, quantized, seen)
     picture = picture_tokens(model.config)
-    work = _work(model.config.get_text_config(), picture, BYTES[dtype])
+    work = _work(model.config, picture, BYTES[dtype])
     count = sum({id(one): one.numel() for one in model.parameters()}.values())
     return Need(*(int(sizes[role]) for role in ("sees", "layer", "ends")), work, picture, count)
 
@@ -93,33 +99,56 @@ def weight_of(part: Part, dtype: torch.dtype, quantized: Quantized | None, seen:
     return size
 
 
-def _work(text: PreTrainedConfig, picture: int, each: float) -> int:
+def _work(config: PreTrainedConfig, picture: int, each: float) -> int:
     """Bytes that an answer about a picture takes besides the weights."""
+    text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     tokens = min(picture + ANSWER, text.max_position_embeddings)
     branch = 2 * text.num_hidden_layers * heads * head * each * tokens
     widest = tokens * (3 * text.intermediate_size + 6 * text.hidden_size) * each
     scores = 64 * text.vocab_size * 8
-    return int(BRANCHES * branch + min(KEPT, READINGS * branch) + widest + scores + ROOM)
+    through = max(widest, _tower_work(config, each))
+    return int(BRANCHES * branch + min(KEPT, READINGS * branch) + through + scores + ROOM)
+
+
+def _tower_work(config: PreTrainedConfig, each: float) -> float:
+    """Bytes that pass through a block of the tower: of one picture, or of as many as go through together when
+    an index or a training reads them. The factors are a little above what two blocks took on a CPU, in
+    bfloat16, of 32,768 tokens: 1.0 GiB (CLIP), 1.4 (Qwen2-VL, Qwen2.5-VL), 1.5 (Qwen3-VL)."""
+    vision, (_, side) = config.vision_config, _tiles(config)
+    width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    wide = getattr(vision, "intermediate_size", None) or round(width * vision.mlp_ratio)
+    return max(TOGETHER, side**2) * (3 * wide + 12 * width) * each
+
+
+def _tiles(config: PreTrainedConfig) -> tuple[int, int]:
+    """Into how many tiles a picture is cut, the whole one among them, and the patches along a tile's side."""
+    vision = config.vision_config
+    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
+    length = getattr(vision, "image_size", None)
+    if length is None:
+        merge = getattr(vision, "spatial_merge_size", 1)
+        return 1, LARGE_PICTURE // (patch * merge) * merge
+    length = length if isinstance(length, int) else length[0]
+    if pinpoints := getattr(config, "image_grid_pinpoints", None):
+        return 1 + max(height * width for height, width in pinpoints) // length**2, length // patch
+    return 1 + TILES.get(config.model_type, 0), length // patch
 
 
 def picture_tokens(config: PreTrainedConfig) -> int:
-    """About how many tokens of the prompt stand for a picture."""
-    vision = config.vision_config
+    """How many tokens of the prompt stand for a picture: the most that tiles can make, or those of a square
+    picture of LARGE_PICTURE pixels where a model takes pictures as they are."""
     if getattr(config, "num_query_tokens", None):
         return int(config.num_query_tokens)
-    patch = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
-    side = getattr(vision, "image_size", None)
-    if side is None:
-        merged = patch * getattr(vision, "spatial_merge_size", 1)
-        return (LARGE_PICTURE // merged) ** 2
-    side = side if isinstance(side, int) else side[0]
-    tiles = 1
+    tiles, side = _tiles(config)
     if pinpoints := getattr(config, "image_grid_pinpoints", None):
-        tiles += max(height * width for height, width in pinpoints) // side**2
-    scale = getattr(config, "scale_factor", None) or round(1 / getattr(config, "downsample_ratio", 1))
-    return tiles * (side // patch // scale) ** 2
+        length = config.vision_config.image_size
+        grids = [(height * side // length, width * side // length) for height, width in pinpoints]
+        return side**2 + max(rows * (cols + 1) for rows, cols in grids)  # each row ends with a token
+    merged = getattr(config, "scale_factor", None) or round(1 / getattr(config, "downsample_ratio", 1))
+    merged *= getattr(config.vision_config, "spatial_merge_size", 1)
+    return tiles * (side // merged) ** 2
 
 
 def free_memory(device: torch.device) -> Free:
