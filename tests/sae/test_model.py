@@ -59,6 +59,19 @@ def test_encode_follows_the_formulas(rule: ActivationRule) -> None:
     torch.testing.assert_close(sae(x), sae.decode(z))
 
 
+def test_the_product_may_be_taken_in_bfloat16() -> None:
+    sae, x = make(), vectors(40, 5)
+    for frozen in (False, True, True):  # the second time its matrix is kept
+        sae.requires_grad_(not frozen)
+        p = sae.preactivations(x, torch.bfloat16)
+        product = (x - sae.b_dec).bfloat16() @ sae.W_enc.bfloat16()
+        assert p.dtype == torch.float32 and torch.equal(p, product.float() + sae.b_enc)
+        assert torch.equal(sae.encode(x, dtype=torch.bfloat16), sae.rule(p))
+        assert 0 < float((p - sae.preactivations(x)).detach().abs().max()) < 0.1
+    assert sae._encoder(torch.bfloat16) is sae._encoder(torch.bfloat16)
+    assert sae.double()._encoder(torch.float16).dtype == torch.float16
+
+
 def test_threshold_is_strict() -> None:
     eye = torch.eye(2)
     sae = SAE(eye, torch.zeros(2), eye, torch.zeros(2), ActivationRule("jumprelu", 0.5))
@@ -204,6 +217,8 @@ def bad_files(folder: Path) -> dict[str, Path]:
     keep("unknown activation rule 'gelu'")
     header["sae"] = header["sae"].replace("gelu", "relu").replace("[24]", "[25]")
     keep("groups .* do not add up to 24")
+    header["sae"] = header["sae"].replace("[25]", "[-1, 25]")
+    keep(r"groups \(-1, 25\) do not add up to 24")
     header.clear()
     keep("is of no known format: found the tensors W_dec")
     for size in (0, 7, 200, good.stat().st_size - 1):

@@ -110,6 +110,8 @@ def test_equality_and_hash_look_into_tensors() -> None:
     other[1] += 1e-3
     assert ActivationRule("jumprelu", PER_NEURON.clone()) == ActivationRule("jumprelu", PER_NEURON)
     assert ActivationRule("jumprelu", other) != ActivationRule("jumprelu", PER_NEURON)
+    every_other = PER_NEURON.repeat_interleave(2)[::2]
+    assert ActivationRule("jumprelu", every_other) == ActivationRule("jumprelu", PER_NEURON)
     assert ActivationRule("relu") != "relu"
 
 
@@ -155,6 +157,12 @@ def test_thresholds_move_with_the_weights() -> None:
         ),
         ({"kind": "jumprelu", "threshold": torch.zeros(2, 2)}, r"shape \[2, 2\]; expected floats \[F\]"),
         ({"kind": "jumprelu", "threshold": torch.zeros(2).long()}, "torch.int64"),
+        ({"kind": "gelu"}, "unknown activation rule 'gelu'; use one of relu, jumprelu, topk"),
+        ({"kind": "jumprelu", "threshold": "high"}, "the threshold 'high' is not a number"),
+        ({"kind": "jumprelu", "threshold": True}, "the threshold True is not a number"),
+        ({"kind": "topk", "k": True}, "k = True does not fit"),
+        ({"kind": "topk", "k": 2.0}, "k = 2.0 does not fit"),
+        ({"kind": "relu", "k": -1}, "k = -1 does not fit"),
         ({"kind": "abstopk"}, "k = 0 does not fit"),
         ({"kind": "groupmax"}, "k = 0 does not fit"),
         ({"kind": "relu", "inclusive": True}, "inclusive = True does not fit the activation rule 'relu'"),

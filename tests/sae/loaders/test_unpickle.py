@@ -278,6 +278,20 @@ def test_nesting_that_would_end_the_process_is_refused(tmp_path: Path) -> None:
         read_pickle(path)
 
 
+def test_pickles_of_too_many_steps_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.pt", {"w": torch.ones(2), "steps": list(range(50))})
+    assert len(read_pickle(path)["steps"]) == 50
+    monkeypatch.setattr(opcodes, "MAX_OPCODES", 60)
+    with pytest.raises(SAEError, match="more than 60 steps"):
+        read_pickle(path)
+
+
+def test_numpys_texts_are_no_numbers(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pt", {"w": torch.ones(2), "name": numpy.str_("clip")})
+    with pytest.raises(SAEError, match="'U4' is not a plain number's type"):
+        read_pickle(path)
+
+
 def test_an_object_that_holds_itself_is_no_trap(tmp_path: Path) -> None:
     loop: dict[str, object] = {"w": torch.ones(2)}
     loop["again"] = loop
