@@ -218,6 +218,15 @@ def test_the_margin_of_a_tile_is_no_part_of_the_picture() -> None:
         assert prepared.grid.patch_at((box.left + box.right) / 2, (box.top + box.bottom) / 2) is None
 
 
+def test_attention_to_the_squashed_view_alone_lies_as_it_is() -> None:
+    """What is given to the feature behind it is left out."""
+    lvlm = made("llava_next/vicuna").lvlm
+    alone = lvlm.preprocess(picture(1, (90, 40)), fixed=True)
+    hidden = lvlm.tower(alone.pixel_values, 0, alone)[0]
+    looks = torch.arange(1.0 + len(lvlm.features(hidden, 0, alone)))[None, 1:]
+    assert torch.equal(lvlm._over_patches(looks, alone), looks[:, :-1])
+
+
 def test_a_line_of_a_picture_has_no_tiles_to_read(large: LlavaNext) -> None:
     """2000 x 2: the text is given the squashed view alone."""
     prepared = large.preprocess(Image.new("RGB", (2000, 2)))
