@@ -86,7 +86,7 @@ def _globals(path: Path, file: BinaryIO, size: int, offset: int) -> set[str]:
             raise
         found = set()
     if not found and not head.startswith(b"\x80"):
-        raise SAEError(f"{path} looks like {_looks_like(head)}; expected a file that torch.save wrote")
+        raise SAEError(f"{path} looks like {looks_like(head)}; expected a file that torch.save wrote")
     if SECRET.to_bytes(10, "little") not in head[:32]:
         _refuse(path, found, frozenset())
         raise SAEError(f"{path} is a plain Python pickle; expected a file that torch.save wrote")
@@ -160,8 +160,8 @@ def _refuse(path: Path, found: set[str], allowed: frozenset[str]) -> None:
         )
 
 
-def _looks_like(head: bytes) -> str:
-    """What a file's first bytes suggest, in words."""
+def looks_like(head: bytes) -> str:
+    """What a file's first bytes (some 40 of them) suggest, in words."""
     if not head:
         return "an empty file"
     if head.startswith(b"version https://git-lfs"):

@@ -6,6 +6,7 @@ Works on names alone; the hub is asked for its list of names first, and then for
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -82,7 +83,7 @@ def find(path: str | Path, revision: str | None = None) -> Place:
     if not str(path).strip():
         raise SAEError("the name of the SAE is empty; expected a file, a folder or a name on the hub")
     try:
-        local = Path(path).expanduser()
+        local = Path(os.path.abspath(Path(path).expanduser()))  # links stay: their names are those that count
         if local.name in CONFIGS and local.is_file():
             local = local.parent
         if local.is_file():

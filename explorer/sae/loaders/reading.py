@@ -15,12 +15,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from explorer.errors import SAEError
+from explorer.sae.loaders.opcodes import looks_like
 from explorer.sae.loaders.unpickle import Record, read_pickle
 
 MAX_HEADER = 1 << 20
 """Longest JSON line in front of the weights, in bytes."""
 MAX_CONFIG = 16 << 20
 """Largest configuration file, in bytes."""
+HEAD = 64
+"""How many bytes at the beginning of a file tell what it looks like."""
 SAFE_NAMES = (".safetensors", ".st")
 NESTED = ("state_dict", "ae", "sae", "model", "model_state_dict", "weights")
 """Where a file keeps its tensors when not at the top."""
@@ -82,14 +85,19 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 def _safetensors(path: Path) -> Contents:
     try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # it has no __iter__
         with path.open("rb") as file:
             _json(path, file.read(int.from_bytes(file.read(8), "little")), "its header")
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise SAEError(f"{path} cannot be read: {error.strerror or error}; expected a file") from error
+    except SafetensorError as error:
+        seen = "" if head[8:9] == b"{" else f": it looks like {looks_like(head)}"
         raise SAEError(
-            f"{path} is not a whole safetensors file ({error}); expected a complete one: fetch it again"
+            f"{path} is not a whole safetensors file ({error}){seen}; expected a complete one: fetch it again"
         ) from error
     return Contents(_unwrapped(tensors), metadata)
 

@@ -5,19 +5,17 @@ Formulas after `sae_lens.saes` (PyPI sae-lens 6.54.12), older settings after its
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from explorer.errors import SAEError
 from explorer.sae.loaders import fold
 from explorer.sae.loaders.found import Found, flag, need, number, text, told, whole
+from explorer.sae.loaders.reading import read_config, read_weights
 from explorer.sae.loaders.sites import block_of
 from explorer.sae.model import SAE, ActivationRule
 from explorer.sae.scaling import Scaling
@@ -266,12 +264,10 @@ def _factor(found: Found, inputs: str, hints: Mapping[str, object]) -> float | N
     factor = hints.get("scaling_factor")
     path = found.folder / SCALER
     if factor is None and path.is_file():
-        try:
-            factor = json.loads(path.read_text("utf-8"))["scaling_factor"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise SAEError(
-                f"{path} does not hold a scaling_factor ({error!r}); remove it or repair it"
-            ) from error
+        scaler = read_config(path)
+        if "scaling_factor" not in scaler:
+            raise SAEError(f"{path} does not hold a scaling_factor; remove it or repair it")
+        factor = scaler["scaling_factor"]
     if factor is None:
         return None
     return number({"scaling_factor": factor}, "scaling_factor", positive=True)
@@ -282,12 +278,8 @@ def _whitening(found: Found, inputs: str, width: int) -> tuple[Tensor, Tensor, T
     path = found.folder / WHITENING
     if inputs != "covariance_whitening" or not path.is_file():
         return None
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise SAEError(f"{path} is not a whole safetensors file ({error}); fetch it again") from error
     shapes = {"mean": "d", "matrix": "d d", "inverse_matrix": "d d"}
-    ready, _ = need(tensors, shapes, {"d": width})
+    ready, _ = need(read_weights(path).tensors, shapes, {"d": width})
     return ready["mean"], ready["matrix"], ready["inverse_matrix"]
 
 

@@ -414,6 +414,20 @@ def test_shapes_that_no_machine_could_hold(folder: Path, shape: tuple[int, int])
     refused(folder, name="sae.safetensors", words="not a whole safetensors file")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"", "an empty file"),
+        (b"PK\x03\x04" + bytes(40), "something that begins with the bytes 50 4b 03 04"),
+    ],
+)
+def test_other_content_where_safetensors_belong(folder: Path, content: bytes, words: str) -> None:
+    (folder / "sae.safetensors").write_bytes(content)
+    refused(folder, name="sae.safetensors", words=f"it looks like {words}")
+
+
 def test_keys_that_stand_twice(folder: Path) -> None:
     entry = '"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
     header = f"{{{entry}, {entry}}}".encode()

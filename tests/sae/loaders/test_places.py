@@ -87,6 +87,14 @@ def test_the_configuration(tmp_path: Path, weights: str, config: str, found: boo
     assert find(tmp_path / weights).config == (tmp_path / config if found else None)
 
 
+def test_a_checkpoint_named_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("config.json", "checkpoints/ae_0.pt"):
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    assert find("ae_0.pt") == (tmp_path / "checkpoints" / "ae_0.pt", tmp_path / "config.json")
+
+
 def test_cfg_json_goes_before_config_json_and_beside_before_above(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in ("config.json", "checkpoints/config.json", "checkpoints/cfg.json", "checkpoints/ae_1.pt"):

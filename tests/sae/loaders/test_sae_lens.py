@@ -466,9 +466,14 @@ def test_a_damaged_scaler_is_named(tmp_path: Path) -> None:
     written(
         tmp_path, tensors, settings("standard", tensors, normalize_activations="expected_average_only_in")
     )
-    (tmp_path / "activation_scaler.json").write_text("[]")
-    with pytest.raises(SAEError, match="does not hold a scaling_factor"):
-        load_sae(tmp_path)
+    for content, words in (
+        ("{}", "does not hold a scaling_factor"),
+        ("[]", "holds a JSON list"),
+        ("{", "JSON"),
+    ):
+        (tmp_path / "activation_scaler.json").write_text(content)
+        with pytest.raises(SAEError, match=rf"activation_scaler\.json.* {words}"):
+            load_sae(tmp_path)
 
 
 @pytest.mark.parametrize("centred", [True, False])

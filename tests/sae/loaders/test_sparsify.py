@@ -194,6 +194,17 @@ def test_names_of_a_wrapped_model(tmp_path: Path, prefix: str) -> None:
     assert sae.id == load_sae(written(tmp_path / "plain" / "layers.2", made(), settings())).id
 
 
+def test_a_folder_named_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's name is the hook, also where the path does not spell it."""
+    (tmp_path / "config.json").write_text(json.dumps({"model": "openai/clip"}))
+    place = written(tmp_path / "encoder.layers.2", made(), settings())
+    (place / "deeper").mkdir()
+    for here, path in ((place, "."), (place, "sae.safetensors"), (place / "deeper", "..")):
+        monkeypatch.chdir(here)
+        sae = load_sae(path)
+        assert (sae.site_block, sae.facts["hook"], sae.facts["model"]) == (2, place.name, "openai/clip")
+
+
 def test_seeds_below_a_hook(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": "openai/clip"}))
     for seed in (0, 1):
