@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 
 from explorer.ui.gate import Gate
 from explorer.ui.hub import Hub
-from explorer.ui.visit import Visit
+from explorer.ui.visit import Turn, Visit
 
 KEPT = 900
 """Seconds that a file may lie in the folder of uploads: those of pictures are removed once read, so this is
@@ -73,17 +73,18 @@ def sweep(folder: Path, kept: float = KEPT) -> None:
 
 
 def wire(hub: Hub) -> None:
-    """When a visitor leaves: stop the answer in the making, and soon forget pictures and sliders."""
+    """When a visitor leaves: stop answers and replays in the making, and soon forget pictures and sliders."""
 
     def leave(request: gr.Request) -> None:
         holder, key = hub.page.state_holder, request.session_hash
         session = holder.session_data.get(key) if key else None
         if session is None:
             return
-        visit = session.state_data.get(hub.states.visit._id)
-        if isinstance(visit, Visit):
-            visit.turn.stop()
-            visit.study.stop()
+        for kept in list(session.state_data.values()):
+            turns = (kept.turn, kept.study) if isinstance(kept, Visit) else (kept,)
+            for turn in turns:
+                if isinstance(turn, Turn):
+                    turn.stop()
         timer = threading.Timer(RETURN, forget, (hub.page, key, time.time()))
         timer.daemon = True
         timer.start()

@@ -320,16 +320,22 @@ def test_who_leaves_is_stopped_at_once_and_forgotten_later(monkeypatch: pytest.M
     yours = Visit(make_view(), "Yours", "data:,", turn=Turn())
     still = yours.turn.begin()
     now = SimpleNamespace(timestamp=time.time)
-    key = hub.states.visit._id
+    key, replays = hub.states.visit._id, Turn()
+    replaying = replays.begin()
     page.state_holder = Holder(
         session_data={
-            "me": SimpleNamespace(state_data={key: mine}),
+            "me": SimpleNamespace(state_data={key: mine, key + 1: replays, key + 2: ()}),
             "you": SimpleNamespace(state_data={key: yours}),
         },
         time_last_used={"me": SimpleNamespace(timestamp=lambda: 0.0), "you": now},
     )
     leave(SimpleNamespace(session_hash="me"))
-    assert running.is_set() and not still.is_set() and set(page.state_holder.session_data) == {"me", "you"}
+    assert (
+        running.is_set()
+        and replaying.is_set()
+        and not still.is_set()
+        and set(page.state_holder.session_data) == {"me", "you"}
+    )
     ((seconds, (what, arguments)),) = timers
     assert seconds == serving.RETURN
     what(*arguments)
