@@ -21,7 +21,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from explorer.errors import ExplorerError
+from explorer.errors import ExplorerError, StoreError
 from explorer.evals.answered import Answers, Key
 from explorer.evals.arms import EVERY_ARM, Arm, arms_of
 from explorer.evals.command import run_command
@@ -77,6 +77,9 @@ class MitigationConfig(Choice):
             raise ExplorerError(f"{self.scenes} scenes and {self.cases} cases leave nothing to measure")
         if not self.seeds or min(self.seeds) < 0:
             raise ExplorerError(f"the seeds {self.seeds} are none; give numbers from 0 on")
+        if self.first_seed < 0 or self.max_new_tokens < 1:
+            given = f"first_seed {self.first_seed}, max_new_tokens {self.max_new_tokens}"
+            raise ExplorerError(f"{given}: give 0 or more, 1 or more")
         if self.temperature <= 0:
             raise ExplorerError(f"sampling needs a temperature above 0, not {self.temperature:g}")
         self.chosen_arms()
@@ -142,10 +145,16 @@ def run(config: MitigationConfig) -> dict:
     """All figures of one configuration."""
     session = Session.chosen(config)
     arms = config.chosen_arms()
+    suppressed = config.suppress_always_on and any(arm.contrast is not None for arm in arms)
+    if suppressed and session.store is None:
+        raise StoreError(
+            "which neurons are always on, and so left out of CNS, is known to a store only: give one with "
+            "--store, or --no-suppress-always-on, or --arms without cns"
+        )
     facts = {
         "model": session.lvlm.model_id,
         "sae": session.sae.id,
-        "always_on": list(session.always_on(config.min_frequency)) if config.suppress_always_on else None,
+        "always_on": list(session.always_on(config.min_frequency)) if suppressed else None,
         "max_new_tokens": config.max_new_tokens,
     }
     wanted = [("ordinary", config.first_seed + i) for i in range(config.scenes)]

@@ -9,18 +9,19 @@ concept's neurons inserts it; and which neurons are always on. The neurons are t
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 
 from explorer.errors import ExplorerError
 from explorer.evals.command import run_command
+from explorer.evals.known import needed_concepts
 from explorer.records import Edit
 from explorer.session import Session, View
+from explorer.steer.checks import LARGEST
 from explorer.vlm.loading import Choice
 from explorer.world import CONCEPTS, Scene, draw, mentions, phrase
 
@@ -28,8 +29,10 @@ EXEMPLARS = 16
 MEANINGFUL = 14
 Region = Literal["object", "active", "all"]
 REGIONS = get_args(Region)
-BLOCK = 9
-"""Side of the block of patches in which a concept is inserted."""
+BLOCK = 9 / 14
+"""How much of the grid, along each side, the block of patches takes in which a concept is inserted."""
+GROUP = 32
+"""Pictures that are looked at together: views of a model with many patches are large."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class NeuronsConfig(Choice):
             raise ExplorerError(f"unknown region {self.region!r}; use one of {', '.join(REGIONS)}")
         if not -100 <= self.suppress <= 0:
             raise ExplorerError(f"suppress must lie in [-100, 0], not {self.suppress}")
+        for name, least in (("first_seed", 0), ("neurons", 1), ("per_scene", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ExplorerError(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if not 0 <= self.insert <= LARGEST:
+            raise ExplorerError(f"insert must lie in [0, {LARGEST:g}], not {self.insert}")
 
 
 @dataclass(frozen=True)
@@ -100,13 +108,12 @@ def suppressing(session: Session, view: View, concept: str, config: NeuronsConfi
 
 def free_block(scene: Scene, rows: int, cols: int) -> np.ndarray:
     """The block of patches that shows least of the scene's objects: (rows, cols) bool."""
-    if rows < BLOCK or cols < BLOCK:
-        raise ExplorerError(f"a grid of {rows} x {cols} patches has no room for a block of {BLOCK} x {BLOCK}")
     taken = scene.patch_objects(rows, cols, 0.1) >= 0
-    places = [(r, c) for r in range(rows - BLOCK + 1) for c in range(cols - BLOCK + 1)]
-    row, col = min(places, key=lambda p: int(taken[p[0] : p[0] + BLOCK, p[1] : p[1] + BLOCK].sum()))
+    high, wide = max(1, round(BLOCK * rows)), max(1, round(BLOCK * cols))
+    places = [(r, c) for r in range(rows - high + 1) for c in range(cols - wide + 1)]
+    row, col = min(places, key=lambda p: int(taken[p[0] : p[0] + high, p[1] : p[1] + wide].sum()))
     block = np.zeros((rows, cols), dtype=bool)
-    block[row : row + BLOCK, col : col + BLOCK] = True
+    block[row : row + high, col : col + wide] = True
     return block
 
 
@@ -123,52 +130,88 @@ def meaning(session: Session) -> dict:
     }
 
 
-def suppression(
-    session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig
-) -> dict:
-    """Suppress each named object's neurons in turn: is it gone, do the others stay?"""
+class Silenced(NamedTuple):
+    """The caption of a picture before and after a concept's neurons were suppressed."""
+
+    before: str
+    concept: str
+    after: str
+
+
+class Inserted(NamedTuple):
+    """A concept that a scene lacks, and whether it is named with its neurons raised."""
+
+    concept: str
+    named: bool
+
+
+def silenced(
+    session: Session, views: Sequence[View], config: NeuronsConfig, known: Collection[str] = CONCEPTS
+) -> list[Silenced]:
+    """Suppress each named object's neurons in turn, of the concepts that are known."""
     baseline = caption_all(session, views, [Trial(i, "", ()) for i in range(len(views))], config.batch)
     trials = [
         Trial(i, c, suppressing(session, views[i], c, config))
         for i, text in enumerate(baseline)
         for c in mentions(text)
+        if c in known
     ]
     texts = caption_all(session, views, trials, config.batch)
+    return [
+        Silenced(baseline[trial.scene], trial.concept, text)
+        for trial, text in zip(trials, texts, strict=True)
+    ]
+
+
+def suppression(found: Sequence[Silenced]) -> dict:
+    """Is what was suppressed gone, do the others stay?"""
     gone, kept, others = 0, 0, 0
     survived: dict[str, list[bool]] = {concept: [] for concept in CONCEPTS}
-    for trial, text in zip(trials, texts, strict=True):
-        said, rest = set(mentions(text)), set(mentions(baseline[trial.scene])) - {trial.concept}
-        gone += trial.concept not in said
-        survived[trial.concept].append(trial.concept in said)
+    for one in found:
+        said, rest = set(mentions(one.after)), set(mentions(one.before)) - {one.concept}
+        gone += one.concept not in said
+        survived[one.concept].append(one.concept in said)
         kept, others = kept + len(rest & said), others + len(rest)
     rates = {c: float(np.mean(v)) for c, v in survived.items() if v}
     stubborn = {
         c: round(rate, 2) for c, rate in sorted(rates.items(), key=lambda item: -item[1]) if rate > 0.2
     }
     return {
-        "mentions": len(trials),
-        "removed": gone / max(1, len(trials)),
+        "mentions": len(found),
+        "removed": gone / max(1, len(found)),
         "others_kept": kept / max(1, others),
         "stubborn": stubborn,
     }
 
 
-def insertion(
-    session: Session, scenes: Sequence[Scene], views: Sequence[View], config: NeuronsConfig
-) -> dict:
-    """Raise the neurons of concepts that a scene lacks: are they named?"""
+def inserted(
+    session: Session,
+    scenes: Sequence[Scene],
+    views: Sequence[View],
+    config: NeuronsConfig,
+    known: Collection[str] = CONCEPTS,
+) -> list[Inserted]:
+    """Raise the neurons of concepts that a scene lacks, of those that are known."""
     trials = []
     for i, scene in enumerate(scenes):
         rng = np.random.default_rng([41, scene.seed])
         block = free_block(scene, views[i].grid.rows, views[i].grid.cols)
-        absent = sorted(set(CONCEPTS) - {thing.concept for thing in scene.objects})
-        for concept in rng.choice(absent, config.per_scene, replace=False):
+        absent = sorted(set(known) - {thing.concept for thing in scene.objects})
+        for concept in rng.choice(absent, min(config.per_scene, len(absent)), replace=False):
             found = neurons_of(session, str(concept), config)
             trials.append(Trial(i, str(concept), tuple(Edit(n, config.insert, "set", block) for n in found)))
     texts = caption_all(session, views, trials, config.batch)
-    named = [trial.concept in mentions(text) for trial, text in zip(trials, texts, strict=True)]
-    missed = sorted({phrase(t.concept) for t, hit in zip(trials, named, strict=True) if not hit})
-    return {"scenes": len(trials), "inserted": float(np.mean(named)), "missed": missed}
+    return [
+        Inserted(trial.concept, trial.concept in mentions(text))
+        for trial, text in zip(trials, texts, strict=True)
+    ]
+
+
+def insertion(found: Sequence[Inserted]) -> dict:
+    """Are they named?"""
+    missed = sorted({phrase(one.concept) for one in found if not one.named})
+    share = float(np.mean([one.named for one in found])) if found else 0.0
+    return {"scenes": len(found), "inserted": share, "missed": missed}
 
 
 def always_on(session: Session) -> dict:
@@ -178,17 +221,26 @@ def always_on(session: Session) -> dict:
 
 
 def run(config: NeuronsConfig) -> dict:
-    """All figures of one configuration."""
+    """All figures of one configuration. Raises StoreError for a store that does not know the concepts."""
     session = Session.chosen(config)
-    scenes = [draw(config.first_seed + i) for i in range(config.scenes)]
-    with torch.inference_mode():
+    known = needed_concepts(session)
+    fvus: list[float] = []
+    without: list[Silenced] = []
+    more: list[Inserted] = []
+    for start in range(config.first_seed, config.first_seed + config.scenes, GROUP):
+        last = min(start + GROUP, config.first_seed + config.scenes)
+        scenes = [draw(seed) for seed in range(start, last)]
         views = [session.look(scene.image) for scene in scenes]
+        fvus += [view.fvu for view in views]
+        without += silenced(session, views, config, known)
+        more += inserted(session, scenes, views, config, known)
     return {
         "config": {key: str(value) for key, value in asdict(config).items()},
-        "variance_explained": 1 - float(np.mean([view.fvu for view in views])),
+        "variance_explained": 1 - float(np.mean(fvus)),
+        "unknown": sorted(set(CONCEPTS) - known),
         "meaning": meaning(session),
-        "suppression": suppression(session, scenes, views, config),
-        "insertion": insertion(session, scenes, views, config),
+        "suppression": suppression(without),
+        "insertion": insertion(more),
         "always_on": always_on(session),
     }
 

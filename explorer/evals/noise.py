@@ -3,7 +3,7 @@
 The change ratio of Contrastive Neuron Steering (arXiv 2602.00621, eq 3, Figures 3 and 15) over the steps of
 diffusion noise, on unseen drawn scenes: of a picture's strongest neurons, and of its patches', for the
 always-on ones, the image-specific ones and those that come next. The paper finds the first stable and the
-second disrupted.
+second disrupted. Of a model that sees a picture in whole and in parts, the whole is what is measured.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class NoiseConfig(Choice):
         super().__post_init__()
         if self.scenes < 1 or self.draws < 1:
             raise ExplorerError(f"{self.scenes} scenes, {self.draws} draws: both must be 1 or more")
+        if self.first_seed < 0 or self.k < 1:
+            raise ExplorerError(f"first_seed {self.first_seed}, k {self.k}: give 0 or more, 1 or more")
+        if not 0 < self.min_frequency <= 1:
+            raise ExplorerError(f"min_frequency is a share above 0 up to 1, not {self.min_frequency:g}")
 
 
 class StepRow(NamedTuple):

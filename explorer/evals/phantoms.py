@@ -29,6 +29,7 @@ from explorer.evals.rankings import MOST, Phantom, Region, Trial, at_random, ran
 from explorer.evals.scores import yes_or_no
 from explorer.records import Edit
 from explorer.session import Session, View
+from explorer.steer.checks import LARGEST
 from explorer.vlm.loading import Choice
 from explorer.world import Scene, draw, mentions
 from explorer.world.measure import VISIBLE
@@ -73,8 +74,10 @@ class PhantomsConfig(Choice):
                 f"scenes {self.scenes}, measure {self.measure}, batch {self.batch}, first_seed "
                 f"{self.first_seed}: give 1 or more, {MOST} or more, 1 or more, 0 or more"
             )
-        if not np.isfinite(self.values).all():
-            raise ExplorerError(f"the values {self.values} must be finite numbers")
+        if self.length < 1 or self.seed < 0:
+            raise ExplorerError(f"length {self.length}, seed {self.seed}: give 1 or more, 0 or more")
+        if not (np.abs(self.values) <= LARGEST).all():
+            raise ExplorerError(f"the values {self.values} must lie between -{LARGEST:g} and {LARGEST:g}")
 
 
 Judge = Callable[[Session, Sequence[Trial], PhantomsConfig], dict[str, Outcome]]
@@ -99,8 +102,8 @@ def phantoms_in_captions(session: Session, config: PhantomsConfig) -> list[Phant
     for scenes, views in _looked(session, config):
         texts = answers_to(session, [Ask(view, prompt) for view in views], config)
         for scene, view, text in zip(scenes, views, texts, strict=True):
-            if scene.absent_partner in mentions(text):
-                word = word_for(session, text, scene.absent_partner)
+            word = word_for(session, text, scene.absent_partner)
+            if word is not None:
                 instead = without(place_in(session.lvlm, text, word))
                 found.append(Phantom(scene, view, prompt, text, word, instead))
     return found
@@ -142,10 +145,12 @@ def answers_to(session: Session, asked: Sequence[Ask], config: PhantomsConfig) -
     return [texts[ask.key] for ask in asked]
 
 
-def word_for(session: Session, text: str, concept: str) -> str:
-    """The word, or run of words, by which a text names a concept."""
+def word_for(session: Session, text: str, concept: str | None) -> str | None:
+    """The word, or run of words, by which a text names a concept; None when it does not, or within a word."""
+    if concept not in mentions(text):
+        return None
     entry = BY_NAME[concept]
-    return next(words for words in (entry.phrase, entry.plural) if runs_of(session.lvlm, text, words))
+    return next((words for words in (entry.phrase, entry.plural) if runs_of(session.lvlm, text, words)), None)
 
 
 def caption_outcomes(session: Session, trials: Sequence[Trial], config: PhantomsConfig) -> dict[str, Outcome]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from explorer.errors import ExplorerError
 from explorer.evals.hooked import Hooked, Ready, Timed, slide
+from explorer.evals.known import known_concepts
 from explorer.records import Activation, Edit
 from explorer.session import Session, View
 from explorer.vlm.memory import Memory
@@ -123,7 +124,8 @@ def random_edits(
 ) -> list[Edit]:
     """What a person might do: one of the strongest neurons moved anywhere, or, where a store knows
     neurons for what the caption names, three of those set low where it is seen."""
-    named = [concept for concept in mentions(hooked.text(caption)) if concept in known_to(session)]
+    known = known_concepts(session)
+    named = [concept for concept in mentions(hooked.text(caption)) if concept in known]
     if named and rng.random() < 0.5:
         concept = named[int(rng.integers(len(named)))]
         seen = session.where(view, concept)
@@ -144,13 +146,6 @@ def strongest_of(view: View, count: int, pool: Literal["mean", "max"] = "max") -
             "and block?"
         )
     return found
-
-
-def known_to(session: Session) -> frozenset[str]:
-    """The concepts for which a session has neurons, and of which it can tell where they are seen."""
-    if session.store is None or (probe := session.store.probe()) is None:
-        return frozenset()
-    return frozenset(probe.concepts) & frozenset(session.store.concepts())
 
 
 def changed_words(before: str, after: str) -> int:

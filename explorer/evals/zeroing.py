@@ -65,6 +65,10 @@ class ZeroingConfig(Choice):
         super().__post_init__()
         if self.scenes < 1 or self.k < 1:
             raise ExplorerError(f"{self.scenes} scenes and the {self.k} strongest: both must be 1 or more")
+        if self.first_seed < 0 or self.seed < 0:
+            raise ExplorerError(f"first_seed {self.first_seed}, seed {self.seed}: seeds count from 0")
+        if not 0 < self.min_frequency <= 1:
+            raise ExplorerError(f"min_frequency is a share above 0 up to 1, not {self.min_frequency:g}")
         if not self.scopes:
             raise ExplorerError("name at least one scope: image, patch")
 
@@ -114,27 +118,57 @@ def conditions(scopes: Sequence[Scope]) -> list[Condition]:
 def chosen(
     view: View, condition: Condition, always_on: Sequence[int], k: int, rng: np.random.Generator
 ) -> Chosen:
-    """The neurons of a set in a picture, each at zero on the patches where it fires and belongs to the set.
+    """The neurons of a set in a picture, at zero.
 
-    "image": of the k strongest over the picture those that are always on, or those that are not; random ones
-    are as many as the latter, from outside the k. "patch": the same at every patch by itself. Neurons that
-    do not fire are zero as they are, and need no edit.
+    "image": of the k strongest over the picture those that are always on, or those that are not, each at
+    zero on all patches; random ones are as many as the latter, from outside the k. "patch": the same at every
+    patch by itself. Neurons that do not fire are zero as they are, and need no edit.
     """
     if condition.which == "none":
         return Chosen((), 0.0)
+    if condition.scope == "image":
+        return _of_picture(view, condition.which, always_on, k, rng)
+    return _of_patches(view, condition.which, always_on, k, rng)
+
+
+def _of_picture(
+    view: View, which: Which, always_on: Sequence[int], k: int, rng: np.random.Generator
+) -> Chosen:
+    """Neurons chosen for the whole picture, wherever it is seen."""
+    codes = view.everywhere.codes
+    neurons, values = codes.neurons.numpy(), codes.values.numpy()
+    neurons, values = neurons[values > 0], values[values > 0]
+    top = np.array([activation.neuron for activation in view.top(k)], dtype=np.int64)
+    always = np.isin(top, list(always_on))
+    match which:
+        case "always_on":
+            zero = top[always]
+        case "image_specific":
+            zero = top[~always]
+        case _:
+            rest = np.setdiff1d(np.arange(view.n_neurons) if which == "random" else neurons, top)
+            zero = rng.choice(rest, min(int((~always).sum()), len(rest)), replace=False)
+    silenced = np.isin(neurons, zero)
+    edits = tuple(Edit(int(neuron), 0.0) for neuron in np.unique(neurons[silenced]))
+    return Chosen(edits, float(values[silenced].sum() / max(values.sum(), 1e-12)))
+
+
+def _of_patches(
+    view: View, which: Which, always_on: Sequence[int], k: int, rng: np.random.Generator
+) -> Chosen:
+    """Neurons chosen for each patch by itself, of a picture that is seen once."""
     tokens, neurons, values = (part.numpy() for part in view.firing)
-    top, always = _among_strongest(view, condition.scope, k), np.isin(neurons, list(always_on))
-    match condition.which:
+    top, always = _among_strongest(view, k), np.isin(neurons, list(always_on))
+    match which:
         case "always_on":
             zero = top & always
         case "image_specific":
             zero = top & ~always
         case _:
-            units = np.zeros_like(tokens) if condition.scope == "image" else tokens
-            everyone = np.arange(view.n_neurons) if condition.which == "random" else None
+            everyone = np.arange(view.n_neurons) if which == "random" else None
             zero = np.zeros(len(tokens), dtype=bool)
-            for unit in np.unique(units):
-                here = units == unit
+            for token in np.unique(tokens):
+                here = tokens == token
                 count = len(np.unique(neurons[here & top & ~always]))
                 rest = np.setdiff1d(neurons[here] if everyone is None else everyone, neurons[here & top])
                 zero |= here & np.isin(neurons, rng.choice(rest, min(count, len(rest)), replace=False))
@@ -142,11 +176,9 @@ def chosen(
     return Chosen(edits, float(values[zero].sum() / max(values.sum(), 1e-12)))
 
 
-def _among_strongest(view: View, scope: Scope | None, k: int) -> np.ndarray:
-    """For each activation, whether its neuron is one of the k strongest of the picture, or of its patch."""
-    tokens, neurons, values = (part.numpy() for part in view.firing)
-    if scope == "image":
-        return np.isin(neurons, [activation.neuron for activation in view.top(k)])
+def _among_strongest(view: View, k: int) -> np.ndarray:
+    """For each activation, whether its neuron is one of the k strongest of its patch."""
+    tokens, _, values = (part.numpy() for part in view.firing)
     order = np.lexsort((-values, tokens))
     top = np.zeros(len(tokens), dtype=bool)
     top[order] = np.arange(len(tokens)) - np.searchsorted(tokens, tokens[order]) < k
@@ -170,12 +202,20 @@ class Heard(NamedTuple):
 def ask(
     session: Session, scenes: Sequence[Scene], config: ZeroingConfig, always_on: Sequence[int]
 ) -> dict[Condition, Heard]:
-    """Ask about every scene, all conditions of one form in one batch."""
+    """Ask about every scene, all conditions of one form in one batch.
+
+    Raises ExplorerError for sets chosen by patches of pictures that the model sees at several scales.
+    """
     ways = conditions(config.scopes)
     heard = {way: Heard([], [], []) for way in ways}
     tasks = ("captions", "questions") if config.captions else ("questions",)
     for scene in tqdm(scenes, unit="scene", disable=None):
         view = session.look(scene.image)
+        if view.prepared.scales and "patch" in config.scopes:
+            raise ExplorerError(
+                f"{session.lvlm.model_id} sees a picture in whole and in parts, where what is one patch here "
+                "is several there: a patch's own neurons are no one set; use --scopes image"
+            )
         sets = {
             way: chosen(view, way, always_on, config.k, np.random.default_rng([config.seed, scene.seed]))
             for way in ways

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from explorer.errors import ExplorerError
+from explorer.errors import ExplorerError, StoreError
 from explorer.evals import mitigation
 from explorer.evals.answered import Answers
 from explorer.evals.arms import EVERY_ARM, arms_of
@@ -27,7 +27,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.lvlm = SimpleNamespace(model_id="fake@1", default_prompt="Describe the image.")
-        self.sae = SimpleNamespace(id="abc")
+        self.sae, self.store = SimpleNamespace(id="abc"), SimpleNamespace()
         self.asked: list[tuple] = []
         self.looked = 0
         self.scenes = {
@@ -105,6 +105,8 @@ def test_an_unknown_arm_is_refused(name: str) -> None:
         ({"scenes": 0, "cases": 0}, "nothing to measure"),
         ({"seeds": ()}, "seeds"),
         ({"temperature": 0.0}, "temperature above 0"),
+        ({"first_seed": -1}, "first_seed -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens 0: give 0 or more, 1 or more"),
         ({"arms": ("what",)}, "unknown arm 'what'"),
         ({"steps": (1000,)}, "1000"),
     ],
@@ -166,6 +168,14 @@ def test_the_figures_are_those_of_the_pretence(fake: FakeSession) -> None:
         assert greedy[choice]["vcd"].scores["unclear"].value == 1.0
     assert odd["greedy"]["partner"]["cns"].scores["accuracy"].value == 1.0
     assert "partner" not in greedy and "phantom" not in vanilla.scores
+
+
+def test_without_a_store_only_cns_that_leaves_always_on_neurons_out_is_refused(fake: FakeSession) -> None:
+    fake.store = None
+    with pytest.raises(StoreError, match="--no-suppress-always-on, or --arms without cns"):
+        run(asking(scenes=1, cases=0))
+    for free in ({"arms": ("vanilla", "vcd")}, {"suppress_always_on": False}):
+        assert run(asking(scenes=1, cases=0, **free))["facts"]["always_on"] is None
 
 
 def test_an_answer_is_asked_for_once_and_a_killed_run_goes_on(fake: FakeSession, tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ import pytest
 from explorer.errors import ExplorerError
 from explorer.evals import neurons
 from explorer.evals.neurons import (
-    BLOCK,
     NeuronsConfig,
     always_on,
     caption_all,
     free_block,
+    inserted,
     insertion,
     meaning,
+    silenced,
     suppressing,
     suppression,
 )
@@ -59,7 +60,11 @@ class FakeSession:
         self.obeys, self.drags, self.precision = obeys, drags or {}, precision
         self.batches: list[list[tuple[tuple[str, ...], tuple[Edit, ...]]]] = []
         self.shares: list[float] = []
-        self.store = SimpleNamespace(always_on=self._always_on)
+        self.store = SimpleNamespace(
+            always_on=self._always_on,
+            concepts=lambda: list(CONCEPTS),
+            probe=lambda: SimpleNamespace(concepts=CONCEPTS),
+        )
 
     def _always_on(self, share: float) -> list[int]:
         self.shares.append(share)
@@ -119,7 +124,7 @@ SCENES = scenes_of(VIEWS)
 
 def test_suppression_counts_what_is_gone_and_what_stays() -> None:
     session = FakeSession(lambda view, concept: view != ("cat",), drags={"cake": "fork_and_knife"})
-    found = suppression(session, SCENES, VIEWS, NeuronsConfig(batch=4))
+    found = suppression(silenced(session, VIEWS, NeuronsConfig(batch=4)))
     # Six mentions; the cat that is alone stays. Others: 2 + 2 + 2 + 0 + 1 + 1, and the cake takes the fork.
     assert found["mentions"] == 6
     assert found["removed"] == pytest.approx(5 / 6)
@@ -131,14 +136,14 @@ def test_suppression_counts_what_is_gone_and_what_stays() -> None:
 def test_a_concept_that_survives_a_fifth_of_the_time_is_not_called_stubborn() -> None:
     views = [FakeView(("apple", f)) for f in ("cake", "cat", "dog", "tree", "car")]
     session = FakeSession(lambda view, concept: concept != "apple" or "cake" not in view)
-    found = suppression(session, scenes_of(views), views, NeuronsConfig())
+    found = suppression(silenced(session, views, NeuronsConfig()))
     assert found["stubborn"] == {} and found["removed"] == pytest.approx(9 / 10) and found["others_kept"] == 1
 
 
 @pytest.mark.parametrize(("region", "patches"), [("active", "active"), ("all", None)])
 def test_suppression_edits_the_neurons_that_the_product_finds(region: str, patches: str | None) -> None:
     session = FakeSession()
-    suppression(session, SCENES[1:2], VIEWS[1:2], NeuronsConfig(neurons=2, suppress=-7.0, region=region))
+    silenced(session, VIEWS[1:2], NeuronsConfig(neurons=2, suppress=-7.0, region=region))
     (_, before), (_, edits) = [one for batch in session.batches for one in batch]
     cat = CONCEPTS.index("cat")
     assert before == () and [edit.neuron for edit in edits] == [cat, cat + STEP]
@@ -158,22 +163,40 @@ def test_suppression_acts_where_the_object_is_seen_or_else_where_its_neurons_fir
 
 def test_the_free_block_is_where_least_is() -> None:
     block = free_block(SCENES[0], ROWS, COLS)
-    assert np.argwhere(block)[[0, -1]].tolist() == [[2, 1], [1 + BLOCK, BLOCK]] and block.sum() == BLOCK**2
+    assert np.argwhere(block)[[0, -1]].tolist() == [[2, 1], [10, 10]] and block.sum() == 9 * 10
     full = SimpleNamespace(patch_objects=lambda rows, cols, least: np.zeros((rows, cols), dtype=int))
     assert np.argwhere(free_block(full, ROWS, COLS))[0].tolist() == [0, 0]
+    sides = [free_block(full, rows, cols) for rows, cols in ((14, 14), (4, 4), (24, 24), (1, 1), (8, 32))]
+    assert [(int(b.any(1).sum()), int(b.any(0).sum())) for b in sides] == [
+        (9, 9),
+        (3, 3),
+        (15, 15),
+        (1, 1),
+        (5, 21),
+    ]
+
+
+def test_only_known_concepts_are_measured() -> None:
+    session = FakeSession()
+    found = silenced(session, VIEWS, NeuronsConfig(), known={"apple", "cat"})
+    assert [one.concept for one in found] == ["apple", "cat", "apple", "cat"]
+    assert suppression(found)["mentions"] == 4
+    raised = inserted(session, SCENES, VIEWS, NeuronsConfig(), known={"apple", "cat"})
+    assert [one.concept for one in raised] == ["cat", "apple"]
+    assert insertion([]) == {"scenes": 0, "inserted": 0.0, "missed": []}
 
 
 def test_suppression_without_neurons_or_without_mentions() -> None:
-    found = suppression(FakeSession(precision={}), SCENES, VIEWS, NeuronsConfig())
+    found = suppression(silenced(FakeSession(precision={}), VIEWS, NeuronsConfig()))
     assert (found["mentions"], found["removed"], found["others_kept"]) == (6, 0.0, 1.0)
     for views in ([FakeView()], [FakeView(("cat",))]):  # nothing named, and nothing beside what was named
-        found = suppression(FakeSession(), scenes_of(views), views, NeuronsConfig())
+        found = suppression(silenced(FakeSession(), views, NeuronsConfig()))
         assert found["mentions"] == found["removed"] == len(views[0]) and found["others_kept"] == 0
 
 
 def test_insertion_counts_absent_concepts_that_are_then_named() -> None:
     session = FakeSession()
-    found = insertion(session, SCENES, VIEWS, NeuronsConfig(neurons=2, insert=12.5))
+    found = insertion(inserted(session, SCENES, VIEWS, NeuronsConfig(neurons=2, insert=12.5)))
     assert found == {"scenes": 6, "inserted": 1.0, "missed": []}
     asked = [one for batch in session.batches for one in batch]
     chosen = [CONCEPTS[edits[0].neuron] for _, edits in asked]
@@ -186,7 +209,7 @@ def test_insertion_counts_absent_concepts_that_are_then_named() -> None:
     assert all(one != two for one, two in zip(chosen[::2], chosen[1::2], strict=True))
 
     deaf = set(chosen[:2])
-    found = insertion(FakeSession(lambda _, c: c not in deaf), SCENES, VIEWS, NeuronsConfig())
+    found = insertion(inserted(FakeSession(lambda _, c: c not in deaf), SCENES, VIEWS, NeuronsConfig()))
     assert found["inserted"] == pytest.approx(sum(c not in deaf for c in chosen) / 6)
     assert found["missed"] == sorted(map(phrase, deaf))
 
@@ -223,6 +246,9 @@ def test_always_on_asks_the_store_for_each_share() -> None:
         ({"region": "everywhere"}, "unknown region 'everywhere'"),
         ({"suppress": 1.0}, r"suppress must lie in \[-100, 0\], not 1.0"),
         ({"suppress": -101.0}, "suppress must lie in"),
+        ({"insert": float("nan")}, r"insert must lie in \[0, 1e.06\], not nan"),
+        ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"first_seed": -3}, "first_seed must be 0 or more, not -3"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], words: str) -> None:

@@ -102,7 +102,16 @@ def test_the_command_writes_its_report(
     assert noise.main() == 2 and "not 1000" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [{"scenes": 0}, {"draws": 0}])
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ExplorerError, match="both must be 1 or more"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"scenes": 0}, "both must be 1 or more"),
+        ({"draws": 0}, "both must be 1 or more"),
+        ({"k": 0}, "k 0: give 0 or more, 1 or more"),
+        ({"first_seed": -1}, "first_seed -1"),
+        ({"min_frequency": float("nan")}, "min_frequency is a share above 0 up to 1, not nan"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float], words: str) -> None:
+    with pytest.raises(ExplorerError, match=words):
         NoiseConfig(**wrong)

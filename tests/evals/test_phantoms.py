@@ -105,6 +105,7 @@ def test_phantoms_are_the_scenes_that_name_what_is_not_there(toy: LinearSession)
 def test_the_word_is_the_one_that_the_caption_uses(toy: LinearSession) -> None:
     assert word_for(toy, "A table with two cats.", "cat") == "cats"
     assert word_for(toy, "A table with a fork and knife.", "fork_and_knife") == "fork and knife"
+    assert word_for(toy, "A table.", "cat") is None and word_for(toy, "A cat.", None) is None
 
 
 def test_answers_come_back_in_order_in_batches_of_one_prompt_and_are_asked_for_once(

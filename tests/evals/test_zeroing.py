@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from explorer.sae import SparseCodes, load_sae
 from explorer.session import Session, View
 from explorer.session.session import EMBEDDED_MODEL, EMBEDDED_SAE
 from explorer.vlm import Prepared, open_lvlm
+from explorer.vlm.base import Scale
 from explorer.world import draw, mentions
 
 NEURONS, ROWS, COLS, K = 60, 3, 4, 5
@@ -53,13 +55,15 @@ def dense(view: View) -> np.ndarray:
     return np.stack([view.map(neuron).ravel() for neuron in range(NEURONS)], axis=1)
 
 
-def silenced(edits: Sequence[Edit]) -> np.ndarray:
-    """Which patches of which neurons the edits set to zero: [patches, neurons] bool."""
-    marks = np.zeros((ROWS * COLS, NEURONS), dtype=bool)
+def silenced(edits: Sequence[Edit], z: np.ndarray) -> np.ndarray:
+    """Which activations [patches, neurons] the edits set to zero: bool."""
+    marks = np.zeros(z.shape, dtype=bool)
     for edit in edits:
         assert (edit.value, edit.mode) == (0.0, "set") and not marks[:, edit.neuron].any()
-        marks[:, edit.neuron] = edit.patches.ravel()
-    return marks
+        marks[:, edit.neuron] = True if edit.patches is None else edit.patches.ravel()
+        assert marks[:, edit.neuron].any()
+        assert edit.patches is None or (z[marks[:, edit.neuron], edit.neuron] > 0).all()
+    return marks & (z > 0)
 
 
 def pick(view: View, which: str, scope: str, seed: int = 0) -> zeroing.Chosen:
@@ -82,10 +86,10 @@ def test_always_on_and_image_specific_split_the_strongest(scope: str, seed: int)
     always, specific = pick(view, "always_on", scope), pick(view, "image_specific", scope)
     for t, top in enumerate(tops(z, scope)):
         fires = {n for n in range(NEURONS) if z[t, n] > 0}
-        assert set(np.flatnonzero(silenced(always.edits)[t])) == top & set(ALWAYS) & fires
-        assert set(np.flatnonzero(silenced(specific.edits)[t])) == (top - set(ALWAYS)) & fires
+        assert set(np.flatnonzero(silenced(always.edits, z)[t])) == top & set(ALWAYS) & fires
+        assert set(np.flatnonzero(silenced(specific.edits, z)[t])) == (top - set(ALWAYS)) & fires
     for found in (always, specific):
-        assert found.share == pytest.approx(z[silenced(found.edits)].sum() / z.sum())
+        assert found.share == pytest.approx(z[silenced(found.edits, z)].sum() / z.sum())
 
 
 @pytest.mark.parametrize("scope", ["image", "patch"])
@@ -93,8 +97,8 @@ def test_random_ones_are_as_many_from_outside_the_strongest(scope: str) -> None:
     view = make_view(4, share=0.5)
     z = dense(view)
     outside = tops(z, scope)
-    firing = silenced(pick(view, "random_firing", scope).edits)
-    anyone = silenced(pick(view, "random", scope).edits)
+    firing = silenced(pick(view, "random_firing", scope).edits, z)
+    anyone = silenced(pick(view, "random", scope).edits, z)
     for t, top in enumerate(outside):
         for marks in (firing, anyone):
             assert not set(np.flatnonzero(marks[t])) & top and (z[t][marks[t]] > 0).all()
@@ -105,9 +109,35 @@ def test_random_ones_are_as_many_from_outside_the_strongest(scope: str) -> None:
         assert all((firing[:, n] == (z[:, n] > 0)).all() for n in np.flatnonzero(firing.any(0)))
 
 
+def test_a_set_of_the_picture_counts_all_scales() -> None:
+    """One further patch, on which an always-on neuron and one that is silent elsewhere fire."""
+    once, alone = make_view(6), 59
+    z = dense(once)
+    z[:, alone] = 0
+    token, neuron = z.nonzero()
+    codes = SparseCodes(
+        torch.from_numpy(token), torch.from_numpy(neuron), torch.from_numpy(z[token, neuron]).float()
+    )
+    more = SparseCodes(torch.tensor([0, 0]), torch.tensor([ALWAYS[0], alone]), torch.tensor([7.0, 3.0]))
+    scale = Scale(Grid(1, 1, 40, 30, Box(0, 0, 40, 30)), torch.tensor([ROWS * COLS]))
+    prepared = replace(once.prepared, places=torch.arange(ROWS * COLS), scales=(scale,))
+    view = replace(
+        once, prepared=prepared, hidden=torch.zeros(ROWS * COLS + 1, 4), codes=codes, further=(more,)
+    )
+    always = pick(view, "always_on", "image")
+    assert {(edit.neuron, edit.patches) for edit in always.edits} <= {(n, None) for n in ALWAYS}
+    mine = [edit.neuron for edit in always.edits]
+    assert ALWAYS[0] in mine
+    assert always.share == pytest.approx((z[:, mine].sum() + 7) / (z.sum() + 10))
+    drawn = [pick(view, "random", "image", seed) for seed in range(80)]
+    assert any(alone in {edit.neuron for edit in found.edits} for found in drawn)
+
+
 def test_random_sets_follow_their_seed() -> None:
     view = make_view(5)
-    same, again, other = (silenced(pick(view, "random_firing", "image", seed).edits) for seed in (1, 1, 2))
+    same, again, other = (
+        silenced(pick(view, "random_firing", "image", seed).edits, dense(view)) for seed in (1, 1, 2)
+    )
     assert np.array_equal(same, again) and not np.array_equal(same, other)
 
 
@@ -253,6 +283,8 @@ def test_the_command_writes_its_report(
         ({"scenes": 0}, "^0 scenes and the 20 strongest"),
         ({"k": 0}, "the 0 strongest"),
         ({"scopes": ()}, "name at least one scope"),
+        ({"min_frequency": 3.0}, "min_frequency is a share above 0 up to 1, not 3"),
+        ({"seed": -1}, "seeds count from 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], words: str) -> None:
