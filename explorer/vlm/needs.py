@@ -5,7 +5,7 @@ Nothing is loaded; all figures are computed (see `loading.memory` for what they 
 
 The shapes were held against published config files, in part those of copies and finetuned models that name
 the checkpoint they come from. From memory are still: LLaVA-1.5-13B and the two LLaVA-1.6-Vicuna (their
-language model's width, as Vicuna's), Qwen2-VL-7B and Qwen3-VL-2B, the towers of Qwen3-VL-4B, Idefics3 and
+language model's width, as Vicuna's), Qwen2-VL-7B and Qwen3-VL-2B, the towers of Qwen3-VL, Idefics3 and
 SmolVLM, and the head's width of PaliGemma 2; of those the tests know the published number of weights.
 """
 

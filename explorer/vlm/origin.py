@@ -232,6 +232,8 @@ def cannot(
     """An error in plain words: what could not be opened, and why. hub: whether it comes from there."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     why = (hub_words(error, name, revision) if hub else None) or first_line
+    if isinstance(error, KeyError):
+        why = f"one of its files lacks {first_line}"
     if isinstance(error, SafetensorError):
         why = f"a *.safetensors file is damaged or cut short ({first_line}); fetch it again"
     if any(words in str(error) for words in ("tiktoken", "SentencePiece", "sentencepiece")):

@@ -96,6 +96,13 @@ def test_missing_pieces_are_named(end: str, copy: Path) -> None:
     assert f"-00002-of-00003.{end}, " in words and f"-00003-of-00003.{end}; fetch them" in words
 
 
+def test_an_index_without_its_heading_is_named(copy: Path) -> None:
+    pieces(copy, "safetensors", 0)
+    path = copy / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": json.loads(path.read_text())["weight_map"]}))
+    assert "one of its files lacks 'metadata'" in told(copy)
+
+
 def cut_short(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
