@@ -152,9 +152,10 @@ def drawn(now: Facts) -> str:
         f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in rows.items() if value
     )
     remarks = "".join(f'<dd class="remark">{escape(words)}</dd>' for words in now.opened.remarks)
+    said = escape(" · ".join(filter(None, brief)))
     return (
         '<header class="title"><h1>Visual neurons</h1><details class="health">'
-        f'<summary title="What the page runs on">{escape(" · ".join(filter(None, brief)))}'
+        f'<summary title="What the page runs on"><span class="brief">{said}</span>'
         f"{_count(now.opened.remarks)}</summary><dl>{details}{remarks}</dl></details></header>"
     )
 
@@ -164,7 +165,7 @@ def _count(remarks: Sequence[str]) -> str:
     warnings = sum(words.startswith("Warning") for words in remarks)
     notes = len(remarks) - warnings
     said = [f"{n} {word}{'s' if n > 1 else ''}" for n, word in ((warnings, "warning"), (notes, "note")) if n]
-    return f' <span class="remarks">{", ".join(said)}</span>' if said else ""
+    return f'<span class="remarks">{", ".join(said)}</span>' if said else ""
 
 
 def _memory(now: Memory) -> str:
