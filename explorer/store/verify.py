@@ -117,7 +117,7 @@ def problems(
         _maps(database, "interval_exemplars"),
     ]
     if not found:
-        checks.append(_vectors(manifest, database, directions, centroids))
+        checks.append(_vectors(database, directions, centroids))
     try:
         for check in checks:
             found.extend(islice(check, _MOST_OF_A_KIND))
@@ -247,9 +247,7 @@ def _maps(database: Database, table: str) -> Iterator[str]:
             yield f"{table} of neuron {neuron}: {error}"
 
 
-def _vectors(
-    manifest: Manifest, database: Database, directions: Directions, centroids: Centroids
-) -> Iterator[str]:
+def _vectors(database: Database, directions: Directions, centroids: Centroids) -> Iterator[str]:
     """Both files have a row of length 1 or 0 per neuron; a centroid of 0 means no exemplars."""
     live = {row[0] for row in database.ask("SELECT DISTINCT neuron FROM exemplars")}
     for vectors, name in ((directions, "directions"), (centroids, "centroids")):

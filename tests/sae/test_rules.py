@@ -90,6 +90,7 @@ def test_the_edge_of_the_threshold() -> None:
     assert ActivationRule("relu").sparse(p).neurons.tolist() == [0, 1]
     assert ActivationRule("jumprelu", 0.5)(p).tolist() == [[0.0, 0.75, 0.0, 0.0]]
     assert ActivationRule("jumprelu", 0.5, inclusive=True)(p).tolist() == [[0.5, 0.75, 0.0, 0.0]]
+    assert ActivationRule("jumprelu", -0.5, inclusive=True).sparse(p).neurons.tolist() == [0, 1]
     each = torch.tensor([0.5, 0.8, 0.0, -1.0])
     for inclusive, first in ((False, 0.0), (True, 0.5)):
         rule = ActivationRule("jumprelu", each, inclusive=inclusive)

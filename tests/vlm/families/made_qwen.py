@@ -51,8 +51,7 @@ NEW = {
     "patch_size": 16,
     "temporal_patch_size": 2,
     "merge_size": 2,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
+    **HALF,
 }
 """That of Qwen3-VL."""
 
