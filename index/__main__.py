@@ -120,13 +120,12 @@ def _say(words: str, code: int) -> int:
 
 
 def _end_plainly() -> None:
-    """From here on Ctrl-C and the like end the process without a trace, unless they are ignored."""
+    """Outside the commands, Ctrl-C and the like end the process without a trace, unless they are ignored."""
     for number in ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":
-    found = main()
     _end_plainly()
-    sys.exit(found)
+    sys.exit(main())

@@ -32,7 +32,7 @@ class Ended(BaseException):
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """In its `with`, SIGTERM and SIGHUP raise Ended, and neither these nor Ctrl-C are lost.
+    """In its `with`, SIGTERM and SIGHUP raise Ended, Ctrl-C KeyboardInterrupt, and none of them is lost.
 
     What the process was told to ignore (`nohup`, a shell's background job) stays ignored. Outside the main
     thread it does nothing: Python has signals only there.
@@ -43,7 +43,7 @@ def ending() -> Iterator[None]:
     lost: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Ended(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
 
     def again(number: int, frame: FrameType | None) -> None:
         while lost:
@@ -57,7 +57,7 @@ def ending() -> Iterator[None]:
             hook(found)
 
     hook, sys.unraisablehook = sys.unraisablehook, dropped
-    before = {number: signal.signal(number, end) for number in _not_ignored(signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in _not_ignored(*ENDING)}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, again)
     try:
         yield

@@ -68,8 +68,9 @@ def to_saelens(sae: SAE, folder: str | Path) -> list[Path]:
             save_file(ready, part)
         with replacing(paths[1]) as part:
             part.write_text(json.dumps(config, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise SAEError(f"cannot write in {out}: {error.strerror or error}; name another folder") from error
+    except SAEError as error:
+        why = getattr(error.__cause__, "strerror", None) or error.__cause__ or error
+        raise SAEError(f"cannot write in {out}: {why}; name another folder") from error
     return paths
 
 

@@ -125,17 +125,25 @@ def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there at the end, or remove it after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    """Give a temporary path beside `path`; move it there at the end, or remove it after an error.
+
+    Raises SAEError when it cannot be written.
+    """
+    part = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
         yield part
         part.chmod(0o644)
         part.replace(path)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SAEError(f"cannot write {path}: {why}; what was there before is unchanged") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def _header(path: Path, metadata: dict[str, str]) -> tuple[int, dict[str, Any]]:

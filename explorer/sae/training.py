@@ -175,7 +175,7 @@ class Trainer:
         )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint in one step."""
+        """Write a checkpoint in one step. Raises SAEError when it cannot be written."""
         state = {
             "version": CHECKPOINT_VERSION,
             "config": asdict(self.config),
@@ -185,7 +185,13 @@ class Trainer:
             "unfired": self.unfired,
         }
         with replacing(path) as part:
-            torch.save(state, part)
+            try:
+                torch.save(state, part)
+            except RuntimeError as error:  # of a full disk
+                raise SAEError(
+                    f"cannot write the checkpoint {path} ({error}), most likely for want of room; what was "
+                    "there before is unchanged: make room and resume from it"
+                ) from error
 
     @classmethod
     def resume(

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Open, measure, print. Returns 0; an ExplorerError says in plain words what was wrong."""
     import numpy as np
 
+    from explorer.errors import SAEError, SourceError
     from explorer.session.site import site_block
     from explorer.store.rows import SkippedRow
     from index.sources.opening import open_source
@@ -70,7 +71,14 @@ def run(args: argparse.Namespace) -> int:
     eye.check()
     lost: list[SkippedRow] = []
     stream = StreamConfig(tower_batch=args.tower_batch, workers=args.workers)
-    measures = Exam(eye, pictures, stream, args.captions, lost.extend).take(site.sae)
+    try:
+        measures = Exam(eye, pictures, stream, args.captions, lost.extend).take(site.sae)
+    except SAEError as error:
+        if len(lost) < len(source):
+            raise
+        raise SourceError(
+            f"none of the {len(source):,} pictures can be used; {lost[0].image_id}: {lost[0].reason}"
+        ) from error
     if args.json:
         facts = {"model": site.lvlm.model_id, "block": eye.block, "sae": site.sae.id}
         print(json.dumps({**facts, "pictures": pictures.description, **measures.facts()}))

@@ -278,7 +278,7 @@ def check_files(args: argparse.Namespace) -> None:
     if out.is_dir():
         raise SAEError(f"{out} is a folder; name a file for --out")
     if out.exists() and not (args.replace or (args.resume and record.finished())):
-        raise SAEError(f"there is a file at {out}; name another --out, or add --replace to lose this one")
+        raise SAEError(f"there is a file at {out}; name another --out, or replace it with --replace")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
@@ -295,10 +295,10 @@ def save(sae: SAE, args: argparse.Namespace) -> None:
 
     try:
         sae.save(args.out, half=args.half)
-    except (OSError, SAEError) as error:
+    except SAEError as error:
         raise SAEError(
-            f"cannot write {args.out}: {error}. The trained SAE is in the checkpoint {args.checkpoint}: make "
-            "room, or name another --out, and run the same command with --resume"
+            f"{error}. The trained SAE is in the checkpoint {args.checkpoint}: make room, or name another "
+            "--out, and run the same command with --resume"
         ) from error
 
 

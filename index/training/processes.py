@@ -6,6 +6,8 @@ Knows accelerate; nothing of SAEs or pictures.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -53,20 +55,37 @@ class Processes(Team):
         """The sum over the processes."""
         from accelerate.utils import reduce
 
-        return reduce(values, "sum")
+        with self._together():
+            return reduce(values, "sum")
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
         from accelerate.utils import reduce
 
-        return reduce(values, "mean")
+        with self._together():
+            return reduce(values, "mean")
 
     def gathered(self, values: Tensor) -> Tensor:
         """The tensors [n, ...] of all processes in a row; n may differ."""
         from accelerate.utils import gather
 
-        lengths = gather(torch.tensor([len(values)], device=values.device)).tolist()
-        padded = values.new_zeros(max(lengths), *values.shape[1:])
-        padded[: len(values)] = values
-        parts = gather(padded).split(max(lengths)) if max(lengths) else [values] * self.size
+        with self._together():
+            lengths = gather(torch.tensor([len(values)], device=values.device)).tolist()
+            padded = values.new_zeros(max(lengths), *values.shape[1:])
+            padded[: len(values)] = values
+            parts = gather(padded).split(max(lengths)) if max(lengths) else [values] * self.size
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Say in plain words when another process is not there any more."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of Gloo and NCCL alike
+            raise SAEError(
+                f"another of the {self.size} processes that train together has ended, or cannot be reached "
+                f"({str(error).splitlines()[0]}); see what it said. Run the same command with --resume to go "
+                "on from the last checkpoint"
+            ) from error

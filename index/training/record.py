@@ -38,10 +38,9 @@ class Record:
                 path.unlink(missing_ok=True)
             self.skipped.clear()
             self._write(self._note, json.dumps(facts))
-        except OSError as error:
-            raise SAEError(
-                f"cannot write {self._note}: {error.strerror or error}; choose another --checkpoint"
-            ) from error
+        except (OSError, SAEError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise SAEError(f"cannot write {self._note}: {why}; choose another --checkpoint") from error
 
     def resume(self, facts: dict[str, Any]) -> bool:
         """Whether there is a checkpoint to go on from; a run that died before its first has none.

@@ -155,6 +155,9 @@ def _begin(plan: Plan, eye: Eye, record: Record, placed: Placed) -> int:
     config, team = plan.config, placed.team
     if config.batch % team.size:
         raise SAEError(f"a batch of {config.batch} vectors cannot be shared by {team.size} processes")
+    neurons = config.n_neurons(eye.lvlm.width(eye.block))
+    if config.k > neurons:
+        raise SAEError(f"k = {config.k}: the SAE has {neurons} neurons; use a smaller --k")
     facts = {
         "model": eye.lvlm.model_id,
         "block": eye.block,

@@ -66,6 +66,19 @@ def test_pictures_that_cannot_be_read_are_told(
     assert "1 of 2 pictures could not be read" in out and "b.png" in out
 
 
+def test_pictures_none_of_which_can_be_read_are_told(
+    tiny_lvlm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(b"no picture")
+    sae = sae_of(open_lvlm(tiny_lvlm_folder).width(2), 1.0, tmp_path)
+    words = ["--images", str(folder), "--model", str(tiny_lvlm_folder), "--sae", str(sae), "--workers", "0"]
+    assert main(["measure-sae", *words]) == 1
+    assert "none of the 2 pictures can be used; a.png: " in capsys.readouterr().err
+
+
 def test_an_sae_of_another_width_is_refused(
     tiny_lvlm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import torch
 from fake_site import FakeLVLM, noise_folder
 
 from explorer.errors import ExplorerError, SAEError
-from explorer.sae import load_sae
+from explorer.sae import SAE, ActivationRule, load_sae
 from explorer.sae.team import ALONE
 from explorer.sae.training import StepReport
 from index.__main__ import main
@@ -30,6 +33,7 @@ from index.training.run import run as training
 from index.training.stream import StreamConfig
 
 HERE = Path(__file__).parent
+RELU = ActivationRule()
 ROOT = HERE.parents[1]
 
 
@@ -211,6 +215,7 @@ def test_trains_on_any_source_over_what_cannot_be_read(
     [
         (["--resume"], "no run to resume"),
         (["--steps", "0"], "steps = 0"),
+        (["--k", "65"], "k = 65: the SAE has 64 neurons"),
         (["--seed", "899990"], "include those kept for measuring"),
         (["--held-out", "0"], "some pictures are needed"),
         (["--block", "3"], "block 3 cannot matter"),
@@ -245,7 +250,71 @@ def test_a_damaged_record_is_told(tmp_path: Path, tiny_lvlm_folder: Path) -> Non
         train_sae.run(parsed(tmp_path, tiny_lvlm_folder, "--resume"))
 
 
+def test_nothing_is_lost_by_accident(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
+    def checked(*more: str) -> str:
+        """What is said against files; nothing where they will do."""
+        try:
+            train_sae.check_files(parsed(tmp_path, tiny_lvlm_folder, *more))
+        except SAEError as error:
+            return str(error)
+        return ""
+
+    out, state = tmp_path / "sae.safetensors", tmp_path / "run" / "state.pt"
+    assert not checked()
+    out.write_bytes(b"an SAE")
+    assert "there is a file at" in checked() and not checked("--replace")
+    state.parent.mkdir()
+    state.write_bytes(b"progress")
+    (tmp_path / "run" / "state.metrics.jsonl").write_text('{"step": 2}\n')
+    assert "was not finished; go on with --resume" in checked("--replace")
+    assert not checked("--replace", "--restart") and not checked("--replace", "--resume")
+    assert "there is a file at" in checked("--resume"), "not what this run wrote"
+    with (tmp_path / "run" / "state.metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 6, "final": true}\n')
+    assert not checked("--resume") and not checked("--replace") and "there is a file" in checked()
+    assert out.read_bytes() == b"an SAE" and state.read_bytes() == b"progress"
+
+
+@contextmanager
+def a_full_disk(room: int) -> Iterator[None]:
+    """In its `with`, no file takes more bytes than this."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_keeps_what_was_there(tmp_path: Path, tiny_lvlm_folder: Path) -> None:
+    args = parsed(tmp_path, tiny_lvlm_folder, "--captions", "0", "--workers", "0")
+    with a_full_disk(20_000), pytest.raises(SAEError, match=r"cannot write the checkpoint .*state.pt"):
+        train_sae.run(args)
+    assert sorted(path.name for path in (tmp_path / "run").glob("*state.pt*")) == []
+    sae = SAE(torch.zeros(32, 640), torch.zeros(640), torch.zeros(640, 32), torch.zeros(32), RELU)
+    args.out.write_bytes(b"the one before")
+    with a_full_disk(20_000), pytest.raises(SAEError, match=r"cannot write .*checkpoint .*with --resume"):
+        train_sae.save(sae, args)
+    assert args.out.read_bytes() == b"the one before"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [args.out.name]
+
+
+def test_a_process_that_has_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*values: object) -> None:
+        raise RuntimeError("Connection closed by peer\nand much more")
+
+    monkeypatch.setattr("accelerate.utils.reduce", gone)
+    monkeypatch.setattr("accelerate.utils.gather", gone)
+    team = Processes(0, 2)
+    for ask in (team.total, team.mean, team.gathered):
+        with pytest.raises(SAEError, match=r"another of the 2 .* \(Connection closed by peer\).*--resume"):
+            ask(torch.zeros(1))
+
+
 def test_wrong_usage_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["train-sae", "--steps", "many", "--scenes", "5"])
     assert end.value.code == 2 and "no whole number" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["train-sae", "--scenes", "5"])
+    assert end.value.code == 2 and "required: --out" in capsys.readouterr().err
