@@ -6,6 +6,7 @@ Each function returns the clean value or raises `ExplorerError` that quotes what
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from explorer.errors import ExplorerError
 from explorer.records import Cell, Grid
@@ -25,6 +26,17 @@ def whole(value: object, name: str, below: int) -> int:
 def cell(row: object, col: object, grid: Grid) -> Cell:
     """A patch of the grid."""
     return Cell(whole(row, "the patch row", grid.rows), whole(col, "the patch column", grid.cols))
+
+
+def cells(pairs: Sequence[Sequence[object]], grid: Grid) -> tuple[Cell, ...]:
+    """Patches of the grid from pairs of row and column: each once, row by row; tens of thousands at once."""
+    if not all(type(row) is int and type(col) is int for row, col in pairs):
+        return tuple(sorted({cell(row, col, grid) for row, col in pairs}))
+    inside = [(row, col) for row, col in pairs if 0 <= row < grid.rows and 0 <= col < grid.cols]  # type: ignore[operator]
+    if len(inside) < len(pairs):
+        for row, col in pairs:
+            cell(row, col, grid)
+    return tuple(map(Cell._make, sorted(set(inside))))
 
 
 def finite(value: object, name: str, limit: float = 1e6) -> float:

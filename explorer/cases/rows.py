@@ -110,7 +110,7 @@ def _cells(value: object, neuron: int, grid: Grid) -> tuple[Cell, ...]:
         raise ExplorerError(f"neuron {neuron}: the patches are not pairs of row and column")
     if len(entries) > _MOST_CELLS:
         raise ExplorerError(f"neuron {neuron}: {len(entries)} patches are more than a picture has")
-    return tuple(sorted({checks.cell(row, col, grid) for row, col in entries}))
+    return checks.cells(entries, grid)
 
 
 _DEEDS = {"set": "set to {}", "add": "{:+}", "scale": "times {}"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.cases import rows
+from explorer.cases import checks, rows
 from explorer.errors import ExplorerError
 from explorer.records import Box, Cell, Grid
 from tests.ui.fake_session import NEURONS, FakeSession, make_view
@@ -69,6 +69,30 @@ def test_the_bench_takes_each_neuron_once_and_twenty_four_in_all() -> None:
     assert len(bench) == 24
     with pytest.raises(ExplorerError, match="full"):
         rows.add(bench, rows.Row(99, "", 0.0))
+
+
+def test_every_patch_of_a_fine_grid_may_be_marked() -> None:
+    fine = Grid(136, 180, 1800, 1360, Box(0, 0, 1800, 1360))
+    view = replace(VIEW, prepared=replace(VIEW.prepared, grid=fine))
+    every = tuple(Cell(row, col) for row in range(136) for col in range(180))
+    row = rows.Row(3, "three", 1.0, 5.0, region="marked", patches=every[::-1])
+    (back,) = rows.parse(rows.dump([row]), view)
+    assert back.patches == every and isinstance(back.patches[0], Cell)
+    (edit,) = rows.edits([back], fine, seen)
+    assert edit.patches.all() and edit.patches.shape == (136, 180)
+
+
+@pytest.mark.parametrize(
+    "pairs", [[[0, 4]], [[-1, 0]], [[0, 0], [4, 0]], [[True, 1]], [[0.5, 1]], [["0", 1]]]
+)
+def test_cells_outside_the_grid_or_no_numbers_are_refused(pairs: list[list[object]]) -> None:
+    with pytest.raises(ExplorerError, match="does not exist"):
+        checks.cells(pairs, VIEW.grid)
+
+
+def test_cells_come_once_and_row_by_row() -> None:
+    assert checks.cells([[1, 2], [0, 3], [1, 2]], VIEW.grid) == (Cell(0, 3), Cell(1, 2))
+    assert checks.cells([[1.0, 2]], VIEW.grid) == (Cell(1, 2),) and checks.cells([], VIEW.grid) == ()
 
 
 def test_rows_follow_to_another_picture() -> None:

@@ -176,7 +176,7 @@ def _cells(value: object, grid: Grid) -> tuple[Cell, ...]:
         raise ExplorerError("the patches are not pairs of row and column")
     if len(pairs) > grid.rows * grid.cols:
         raise ExplorerError(f"{len(pairs)} patches are more than the {grid.rows * grid.cols} of this picture")
-    return tuple(sorted({checks.cell(row, col, grid) for row, col in pairs}))
+    return checks.cells(pairs, grid)
 
 
 def _among(view: View, cells: tuple[Cell, ...], pool: str, k: int) -> list[Activation]:
