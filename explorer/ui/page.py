@@ -40,8 +40,7 @@ def build(session: Session, rules: Rules | None = None, opened: health.Opening |
         html("store-notice", notices.no_store(session, rules), "notices.js")
         with gr.Tabs(selected="workspace", elem_id="tabs") as tabs:
             with gr.Tab("Workspace", id="workspace", render_children=True):
-                work = workspace.draw()
-                work.neurons.concept.placeholder = suggesting.placeholder(session)
+                work = workspace.draw(suggesting.placeholder(session))
                 explained = why.draw()
             with gr.Tab("Gallery", id="gallery"):
                 shown = gallery.draw()

@@ -20,14 +20,14 @@ class Workspace(NamedTuple):
     bench: benching.Bench
 
 
-def draw() -> Workspace:
-    """Lay out the workspace inside the present tab."""
+def draw(sought: str) -> Workspace:
+    """Lay out the workspace inside the present tab. sought: what may be looked for, as an example."""
     notices = html("notices")
     with gr.Row(elem_id="workspace"):
         with gr.Column(elem_id="picture-column", min_width=0):
             one = picture.draw()
         with gr.Column(elem_id="neurons-column", min_width=0):
-            two = neurons.draw()
+            two = neurons.draw(sought)
         with gr.Column(elem_id="answers-column", min_width=0):
             three = answers.draw()
         with gr.Row(elem_id="bench-row"):

@@ -26,11 +26,11 @@ class Neurons(NamedTuple):
     cards: gr.HTML
 
 
-def draw() -> Neurons:
-    """Lay out the column."""
+def draw(sought: str) -> Neurons:
+    """Lay out the column. sought: what may be looked for, as an example."""
     with gr.Row(elem_id="finder"):
         concept = gr.Textbox(
-            label="Find neurons for", placeholder="fork and knife", max_lines=1, container=False, scale=3
+            label="Find neurons for", placeholder=sought, max_lines=1, container=False, scale=3
         )
         find = gr.Button("Find", size="sm", scale=0, min_width=64)
     return Neurons(concept, find, html("cards", FIRST, script="buttons.js", events=EVENTS))
