@@ -124,6 +124,17 @@ def test_an_unchanged_answer_costs_one_pass_and_its_draft(lvlm: Llava) -> None:
         assert rows[1:] == [prompt - row + 11], "the prompt is read from the first patch that differs"
 
 
+def test_the_last_layer_finishes_only_the_rows_that_are_scored(lvlm: Llava) -> None:
+    rows: list[int] = []
+    part = lvlm.model.model.language_model.layers[-1].mlp.gate_proj
+    handle = part.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[-2]))
+    try:
+        last(lvlm.decode([Asked(PROMPT, picture(0))], 3))
+    finally:
+        handle.remove()
+    assert rows == [1, 1, 1]
+
+
 def test_a_substituted_word_costs_two_passes_and_one_put_in_three(lvlm: Llava) -> None:
     old = list(range(8, 20))
     for new, passes in (
