@@ -24,7 +24,7 @@ from explorer.cases import rows, settings
 from explorer.cases.examples import load_examples
 from explorer.cases.settings import Settings
 from explorer.errors import ExplorerError, StoreError
-from explorer.session import BUILD_COMMAND, Session
+from explorer.session import Session
 from explorer.ui.gallery import latency as gallery
 from explorer.ui.neuron import latency as neuron
 from explorer.ui.timing import Timing, report
@@ -113,7 +113,9 @@ def measure(session: Session, rounds: int = ROUNDS, seed: int = 0) -> list[Timin
     Raises StoreError without a store: cards without exemplars would be quicker than those people see.
     """
     if session.store is None:
-        raise StoreError(f"there is no store, so cards would be empty; build one with: {BUILD_COMMAND}")
+        raise StoreError(
+            f"there is no store, so cards would be empty; build one with: {session.build_command}"
+        )
     visitor = Visitor(session, seed)
     visitor.move(*_opened(visitor, FIRST_SCENE - 1), "[]", CNS)  # the first of everything is not counted
     visitor.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 
 from explorer.session import Session
-from explorer.session.stored import BUILD_COMMAND
 from explorer.ui.hub import Rules
 
 NOTHING_KNOWN = "<b>No exemplars and no names of neurons:</b>"
@@ -16,7 +15,7 @@ def trouble(session: Session, rules: Rules) -> str:
     """Why the session has no store, and what to run; "" when it has one."""
     if session.store is not None:
         return ""
-    return rules.trouble or f"this session has no store of exemplars; build one with: {BUILD_COMMAND}"
+    return rules.trouble or f"this session has no store of exemplars; build one with: {session.build_command}"
 
 
 def no_store(session: Session, rules: Rules) -> str:

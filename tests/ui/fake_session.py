@@ -65,6 +65,7 @@ class FakeSession:
     options: list[tuple[object, object, int]] = field(default_factory=list)
     own: dict[int, str] = field(default_factory=dict)
     block: int = 4
+    build_command: str = "python -m index build --of the --fake"
 
     def __post_init__(self) -> None:
         self.lvlm = SimpleNamespace(model_id="fake@0", default_prompt="Describe the image.")

@@ -112,7 +112,7 @@ def test_no_store_says_what_to_run_and_lets_it_be_copied() -> None:
     assert "the store &lt;a&gt; is old. " in shown and "<a>" not in shown
     assert '<code id="build-command">run --out &#x27;b&#x27;</code>' in shown and "data-copy" in shown
     usual = notices.no_store(bare, Rules())  # type: ignore[arg-type]
-    assert "python -m index build --scenes 4000 --out stores/embedded</code>" in usual
+    assert "python -m index build --of the --fake</code>" in usual, "the session's own command"
     assert notices.no_store(FakeSession(), rules) == ""  # type: ignore[arg-type]
 
 

@@ -40,7 +40,7 @@ class Session(Stored):
     def __init__(self, store: Store | None) -> None:
         self.store = store
         self.sae = SimpleNamespace(n_neurons=NEURONS)
-        self.lvlm = SimpleNamespace(preprocess=self._framed)
+        self.lvlm = SimpleNamespace(model_id="made-up@0", preprocess=self._framed)
 
     def _framed(self, image: Image.Image, fixed: bool = False) -> SimpleNamespace:
         edge = min(image.size)
