@@ -307,6 +307,18 @@ def test_the_hubs_refusals_are_told_with_what_to_do(
         open_lvlm("owner/name@v3")
 
 
+def test_a_repository_without_a_config_is_told_what_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter, say; offline it may as well not have been fetched."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("owner/name does not appear to have a file named config.json.")
+
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelError, match=r"without config.json holds an adapter \(LoRA\), GGUF files"):
+        open_lvlm("owner/name")
+
+
 def test_a_revision_is_named_once() -> None:
     assert locate("owner/name@v3") == locate("owner/name", "v3") == ("owner/name", False, "v3")
     assert locate("owner/name@v3", "v3").revision == "v3" and locate("owner/name").revision is None

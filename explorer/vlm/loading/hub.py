@@ -15,6 +15,10 @@ from huggingface_hub.errors import (
 )
 
 LOG_IN = "log in with: hf auth login, or set HF_TOKEN"
+NO_MODEL = (
+    "; a repository without config.json holds an adapter (LoRA), GGUF files or the like: give the model that "
+    "it was made from, or merge the adapter into it"
+)
 NO_CONNECTION = ("couldn't connect", "connection error", "offline mode", "cannot send a request")
 """How transformers says that it reached nobody, where it does not hand the error on."""
 
@@ -39,7 +43,8 @@ def hub_words(error: BaseException, name: str, revision: str | None) -> str | No
         if constants.HF_HUB_OFFLINE:
             return _not_here(name, revision)
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"a file is missing there ({first})"
+        bare = "config.json" in first and "preprocessor" not in first
+        return f"a file is missing there ({first}){NO_MODEL if bare else ''}"
     return None
 
 
