@@ -33,7 +33,7 @@ class Answers:
         kept = _whole_lines(path)
         if kept and kept[0] != first:
             raise ExplorerError(
-                f"{path} holds other answers (of another model, SAE, store or length); "
+                f"{path} holds other answers (of another model, SAE, block, store or length); "
                 "remove it or give another --out"
             )
         for number, line in enumerate(kept[1:], start=2):

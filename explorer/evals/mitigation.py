@@ -145,8 +145,8 @@ def run(config: MitigationConfig) -> dict:
     """All figures of one configuration."""
     session = Session.chosen(config)
     arms = config.chosen_arms()
-    suppressed = config.suppress_always_on and any(arm.contrast is not None for arm in arms)
-    if suppressed and session.store is None:
+    suppressed = config.suppress_always_on and session.store is not None
+    if config.suppress_always_on and not suppressed and any(arm.contrast for arm in arms):
         raise StoreError(
             "which neurons are always on, and so left out of CNS, is known to a store only: give one with "
             "--store, or --no-suppress-always-on, or --arms without cns"
@@ -154,6 +154,8 @@ def run(config: MitigationConfig) -> dict:
     facts = {
         "model": session.lvlm.model_id,
         "sae": session.sae.id,
+        "block": session.block,
+        "loading": [config.dtype, config.quantize, config.max_pixels],
         "always_on": list(session.always_on(config.min_frequency)) if suppressed else None,
         "max_new_tokens": config.max_new_tokens,
     }

@@ -28,6 +28,7 @@ class FakeSession:
     def __init__(self) -> None:
         self.lvlm = SimpleNamespace(model_id="fake@1", default_prompt="Describe the image.")
         self.sae, self.store = SimpleNamespace(id="abc"), SimpleNamespace()
+        self.block = 3
         self.asked: list[tuple] = []
         self.looked = 0
         self.scenes = {
@@ -193,7 +194,10 @@ def test_an_answer_is_asked_for_once_and_a_killed_run_goes_on(fake: FakeSession,
     assert plain(again["figures"]) == plain(whole["figures"]) and kept.read_text() == "".join(lines)
     more = run(asking(ways=("greedy",), scenes=4, out=tmp_path / "report.json"))
     assert 0 < more["fresh_answers"] <= 25  # one more scene, five texts, five draws
-    fake.sae.id = "other"
+    fake.block = 2
+    with pytest.raises(ExplorerError, match=r"report\.jsonl holds other answers"):
+        run(config)
+    fake.block, fake.sae.id = 3, "other"
     with pytest.raises(ExplorerError, match=r"report\.jsonl holds other answers"):
         run(config)
 
