@@ -150,7 +150,7 @@ function contrast() {
       pull('strength', 'Strength lambda', lambda), number('strength', 'Strength lambda', lambda)),
     seed,
     toggle('suppress_always_on', suppress, meaning, known === null && !settings.suppress_always_on),
-    toggle('clamp', 'No activation below 0', 'The paper lets contrasted activations become negative; this stops them at 0.')));
+    toggle('clamp', 'No activation crosses 0', 'The paper lets contrasted activations cross 0; this stops them there.')));
   return rows;
 }
 

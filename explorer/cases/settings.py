@@ -110,7 +110,7 @@ def in_words(settings: Settings) -> tuple[str, ...]:
     if settings.cns:
         said = f"CNS, t = {settings.step}, λ = {settings.strength:g}"
         said += ", always-on neurons left alone" if settings.suppress_always_on else ""
-        said += ", nothing below 0" if settings.clamp else ""
+        said += ", no activation crosses 0" if settings.clamp else ""
         lines.append(said + (f", noise {settings.noise_seed}" if settings.noise_seed else ""))
     if settings.method != "plain":
         alpha = "" if settings.alpha is None else f", α = {settings.alpha:g}"

@@ -64,7 +64,7 @@ def test_what_changes_an_answer_without_a_neuron(asked: Settings) -> None:
 def test_settings_in_words() -> None:
     asked = Settings(cns=True, step=300, strength=0.5, noise_seed=2, clamp=True, replace=True)
     contrast, fed = settings.in_words(asked)
-    assert contrast == "CNS, t = 300, λ = 0.5, always-on neurons left alone, nothing below 0, noise 2"
+    assert contrast == "CNS, t = 300, λ = 0.5, always-on neurons left alone, no activation crosses 0, noise 2"
     assert "reconstruction" in fed
     decoded, drawn = settings.in_words(Settings(method="vcd", alpha=1.5, temperature=0.7, top_p=0.9, top_k=8))
     assert decoded == "decoding by VCD, α = 1.5, t = 500"
