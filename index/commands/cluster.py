@@ -21,6 +21,7 @@ DESCRIPTION = (
     "interruption of any kind, run the same command again to go on.\n"
     "It needs: pip install -r requirements-extras.txt"
 )
+USAGE = "python -m index cluster (--images DIR | --scenes N | ...) --out STORE [options]"
 EPILOG = f"""examples:
   all GPUs of this machine:
     python -m index cluster --imagenet /data/imagenet/train --out stores/imagenet

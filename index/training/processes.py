@@ -6,6 +6,7 @@ Knows accelerate; nothing of SAEs or pictures.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -84,8 +85,9 @@ class Processes(Team):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of Gloo and NCCL alike
+            why = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).partition(". ")[0]
             raise SAEError(
                 f"another of the {self.size} processes that train together has ended, or cannot be reached "
-                f"({str(error).splitlines()[0]}); see what it said. Run the same command with --resume to go "
+                f"({why}); see what it said. Run the same command with --resume to go "
                 "on from the last checkpoint"
             ) from error

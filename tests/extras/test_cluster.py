@@ -139,6 +139,7 @@ def test_goes_on_after_the_driver_died(tmp_path: Path, plain: dict[str, list]) -
 def test_interrupted_it_ends_cleanly(tmp_path: Path) -> None:
     store = tmp_path / "store"
     words = f"cluster --scenes 20000 --batch 4 --checkpoint-every 1 --actors 2 --device cpu --out {store}"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     driver = subprocess.Popen(
         [sys.executable, "-m", "index", *words.split()],
         stderr=subprocess.PIPE,
@@ -146,6 +147,7 @@ def test_interrupted_it_ends_cleanly(tmp_path: Path) -> None:
         start_new_session=True,
         cwd=HERE.parents[1],
     )
+    signal.signal(signal.SIGINT, before)
     until = time.monotonic() + SOON
     while (worker := halfway(store)) is None and driver.poll() is None and time.monotonic() < until:
         time.sleep(0.05)

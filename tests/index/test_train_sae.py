@@ -301,7 +301,7 @@ def test_a_full_disk_is_told_and_keeps_what_was_there(tmp_path: Path, tiny_lvlm_
 
 def test_a_process_that_has_gone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*values: object) -> None:
-        raise RuntimeError("Connection closed by peer\nand much more")
+        raise RuntimeError("[/gloo/pair.cc:537] Connection closed by peer. Good luck!\nand much more")
 
     monkeypatch.setattr("accelerate.utils.reduce", gone)
     monkeypatch.setattr("accelerate.utils.gather", gone)
