@@ -16,7 +16,7 @@ def in_form(processor: ProcessorMixin, prompt: str, preface: str = "", picture: 
 
     picture: with one image token, or none. preface: an instruction in front: a system message when the
     template has a form for one, else put before the first turn.
-    Raises ModelError for words that contain the image token themselves.
+    Raises ModelError for words that contain the image token themselves, and for a template of another model.
     """
     mark = processor.image_token
     if mark in prompt or mark in preface:
@@ -27,6 +27,11 @@ def in_form(processor: ProcessorMixin, prompt: str, preface: str = "", picture: 
     shown = [{"type": "image"}] if picture else []
     turn = {"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}
     plain = processor.apply_chat_template([turn], add_generation_prompt=True)
+    if picture and plain.count(mark) != 1:
+        raise ModelError(
+            f"the model's chat template writes {mark!r}, which stands for the picture, {plain.count(mark)} "
+            "times instead of once; take the chat template that it was published with"
+        )
     if not preface:
         return plain
     return _as_system_message(processor, preface, turn) or f"{preface} {plain}"

@@ -106,7 +106,7 @@ class InternVL(Tiled):
 def open_model(origin: Origin) -> InternVL:
     """Open an InternVL."""
     processor = origin.processor(InternVLReader)
-    if not processor.chat_template:
+    if processor.image_token not in (processor.chat_template or ""):  # early ones say <image>
         processor.chat_template = TEMPLATE
     model = origin.model(InternVLForConditionalGeneration)
     seen, tile = model.config.vision_config, processor.image_processor.size

@@ -18,8 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from explorer.errors import ModelError
 from explorer.vlm import open_lvlm
 from explorer.vlm.adapter import Adapter
+from explorer.vlm.families.internvl import TEMPLATE
 from explorer.vlm.loading.memory import on_meta
 from tests.vlm.families.made import made
 from tests.vlm.families.test_contract import PROMPT, picture, seen
@@ -138,6 +140,22 @@ def test_a_hybrid_cache_as_paligemma_2_asks_for(tmp_path: Path) -> None:
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({"cache_implementation": "hybrid", "pad_token_id": 0}))
     answers_alike(tmp_path, lvlm)
+
+
+def test_internvls_early_template_says_image(tmp_path: Path) -> None:
+    """Confirmed against an early revision; its processor has looked for <IMG_CONTEXT> since."""
+    lvlm = saved("internvl/qwen2", tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE.replace("<IMG_CONTEXT>", "<image>"))
+    assert answers_alike(tmp_path, lvlm).prompt_text(PROMPT) == lvlm.prompt_text(PROMPT)
+
+
+def test_a_template_that_leaves_the_picture_out_is_refused(tmp_path: Path) -> None:
+    saved("llava/clip", tmp_path)
+    words = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(words)
+    opened = open_lvlm(tmp_path)
+    with pytest.raises(ModelError, match="chat template writes '<image>'"):
+        opened.prompt_text(PROMPT)
 
 
 def test_internvl_has_a_head_of_its_own(tmp_path: Path) -> None:
