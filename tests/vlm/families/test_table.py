@@ -1,4 +1,4 @@
-"""The guide's table of what works with which family is what the contract tests, no more and no less."""
+"""The README's table of what works with which family is what the contract tests, no more and no less."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from explorer.vlm import FAMILIES
 from tests.vlm.families import test_contract
 from tests.vlm.families.made import made, names
 
-GUIDE = Path(__file__).parents[3] / "GUIDE.md"
+README = Path(__file__).parents[3] / "README.md"
 
 
 class Row(NamedTuple):
@@ -74,7 +74,7 @@ REFUSED = {"attention": "attention", "attribution": "attribution", "words by une
 
 
 def table() -> list[str]:
-    """The table as the guide must show it."""
+    """The table as the README must show it."""
     lines = [f"| | for instance | {' | '.join(COLUMNS)} |", f"|{' --- |' * (len(COLUMNS) + 2)}"]
     for row in ROWS:
         refused = frozenset().union(*(made(name).refuses for name in row.tried))
@@ -93,9 +93,9 @@ def test_every_column_is_held_by_tests() -> None:
         assert all(callable(getattr(test_contract, name)) for name in tests)
 
 
-def test_the_guide_shows_this_table() -> None:
-    lines = GUIDE.read_text(encoding="utf-8").splitlines()
+def test_the_readme_shows_this_table() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
     expected = table()
-    assert expected[0] in lines, "put this into GUIDE.md:\n" + "\n".join(expected)
+    assert expected[0] in lines, "put this into README.md:\n" + "\n".join(expected)
     start = lines.index(expected[0])
-    assert lines[start : start + len(expected)] == expected, "put this into GUIDE.md:\n" + "\n".join(expected)
+    assert lines[start : start + len(expected)] == expected, "put this into README.md:\n" + "\n".join(expected)
