@@ -18,6 +18,8 @@ from explorer.sae.files import FLOATS, is_finite
 
 LISTED = 12
 """How many keys a message lists at most."""
+MOST = 1 << 53
+"""The largest whole number of a configuration."""
 LARGEST = torch.finfo(torch.float32).max
 """The largest number that a factor or threshold may be."""
 
@@ -140,9 +142,10 @@ def whole(entries: Mapping[str, Any], key: str, least: int = 1, most: int | None
     if isinstance(value, Tensor):
         value = value.item() if value.numel() == 1 and not value.is_floating_point() else value
     limits = f"a whole number from {least}" + ("" if most is None else f" to {most}")
+    most = MOST if most is None else most
     if key not in entries:
         raise SAEError(f"{key} is missing; expected {limits}")
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most or value) < value:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise SAEError(f"{key} is {value!r:.80}; expected {limits}")
     return value
 

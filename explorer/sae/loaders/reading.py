@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, device, dtype
 
 from explorer.errors import SAEError
 from explorer.sae.loaders.opcodes import looks_like
@@ -25,6 +25,8 @@ MAX_CONFIG = 16 << 20
 HEAD = 64
 """How many bytes at the beginning of a file tell what it looks like."""
 SAFE_NAMES = (".safetensors", ".st")
+MAX_ENTRIES, MAX_DEPTH = 100_000, 4
+"""Most settings in a pickle, and how deep they are read."""
 NESTED = ("state_dict", "ae", "sae", "model", "model_state_dict", "weights")
 """Where a file keeps its tensors when not at the top."""
 RECORDS = ("cfg", "config")
@@ -137,22 +139,48 @@ def _parts(path: Path, loaded: Any, header: dict[str, Any] | None) -> Contents:
         kind = type(loaded).__name__ if not isinstance(loaded, dict) else "dict with other keys than texts"
         raise SAEError(f"{path} holds a {kind}; expected a dictionary of named tensors (a state_dict)")
     rest = dict(loaded)
-    tensors = _take_tensors(rest)
-    if not tensors:
-        inner = [key for key in NESTED if isinstance(rest.get(key), dict)]
-        inner += [key for key, value in rest.items() if isinstance(value, dict) and key not in inner]
-        for key in inner:
-            if any(isinstance(value, Tensor) for value in rest[key].values()):
-                tensors = _take_tensors(rest.pop(key))
-                break
+    inner = [key for key in NESTED if _holds_tensors(rest.get(key))]
+    inner += [key for key, value in rest.items() if _holds_tensors(value) and key not in (*inner, *RECORDS)]
+    at_top = any(isinstance(value, Tensor) and value.ndim > 1 for value in rest.values())
+    tensors = _take_tensors(rest if at_top or not inner else rest.pop(inner[0]))
     if not tensors:
         raise SAEError(
             f"{path} holds {', '.join(map(repr, list(loaded)[:12])) or 'nothing'}; expected tensors"
         )
     record = next((rest.pop(key) for key in RECORDS if isinstance(rest.get(key), dict | Record)), None)
-    known = record.state if isinstance(record, Record) else record
     named = record.name if isinstance(record, Record) else None
-    return Contents(_unwrapped(tensors), {}, header, known, named, rest)
+    known = None if record is None else _plain(path, record.state if isinstance(record, Record) else record)
+    return Contents(_unwrapped(tensors), {}, header, known, named, _plain(path, rest))
+
+
+def _plain(path: Path, entries: dict[Any, Any]) -> dict[str, Any]:
+    """Entries of a pickle as JSON has them: a tensor of one number is that number, what JSON lacks is text.
+
+    Raises SAEError for more than MAX_ENTRIES, as an object that holds itself has.
+    """
+    left = MAX_ENTRIES
+
+    def plain(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise SAEError(f"{path} has more than {MAX_ENTRIES:,} settings; expected some dozens")
+        if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+            return value.item()
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, dict) and depth:
+            return {str(plain(key, 0)): plain(inner, depth - 1) for key, inner in value.items()}
+        if isinstance(value, list | tuple) and depth:
+            return [plain(inner, depth - 1) for inner in value]
+        return str(value) if isinstance(value, dtype | device) else f"<{type(value).__name__}>"
+
+    return {str(plain(key, 0)): plain(value, MAX_DEPTH) for key, value in entries.items()}
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether it is a dictionary with tensors in it."""
+    return isinstance(value, dict) and any(isinstance(inner, Tensor) for inner in value.values())
 
 
 def _take_tensors(entries: dict[Any, Any]) -> dict[str, Tensor]:
