@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from index.training.captions import agreement, preserved
 from index.training.measures import Exam
 from index.training.pictures import ChosenPictures
 from index.training.record import Record
+from index.training.run import config_of, progress
 from index.training.stream import StreamConfig, once
 from index.training.tower import Eye
 from tests.vlm.families.made import made
@@ -150,3 +152,26 @@ def test_pictures_of_several_forms_are_asked_about_apart() -> None:
     found = preserved(lvlm, sae, sources, max_new_tokens=3)
     assert found is not None and found.pictures == 3
     assert found.captions == 1.0 and found.divergence == pytest.approx(0.0, abs=1e-3)
+
+
+def test_short_trainings_warm_up_decay_and_average_in_proportion() -> None:
+    facts = [
+        (one.warmup, one.decay_start, one.dead_after, one.threshold_start, one.norm_batches)
+        for one in (config_of(steps, 64, None) for steps in (100_000, 400, 6))
+    ]
+    assert facts == [(1000, 80_000, 128_000, 1000, 100), (20, 320, 512, 100, 10), (0, 4, 64, 1, 1)]
+    decays = [config_of(steps, 64, None).threshold_decay for steps in (100_000, 400, 6)]
+    assert decays == pytest.approx([0.999, 0.975, 0.9]) and config_of(6, 64, 99).dead_after == 99
+
+
+def test_the_progress_of_a_training_is_in_units_of_the_vectors() -> None:
+    state = SimpleNamespace(
+        unfired=torch.tensor([0, 5, 9, 20]),
+        config=SimpleNamespace(dead_after=9, batch=64),
+        steps_done=3,
+        threshold=0.5,
+        norm_factor=2.0,
+    )
+    assert progress(state) == {"vectors": 192, "threshold": 1.0, "dead_in_training": 0.5}
+    state.threshold = -1.0
+    assert progress(state)["threshold"] is None

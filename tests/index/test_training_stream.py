@@ -218,6 +218,8 @@ def test_splits_that_cannot_be_are_refused() -> None:
         ScenePictures(0, 5)
     with pytest.raises(SourceError, match="from seed -1"):
         ScenePictures(1, -1)
+    with pytest.raises(SourceError, match=r"with a share of 1\.5"):
+        ScenePictures(1, 0, 1.5)
     assert ScenePictures(1, 0).name(0)[0] == "scene:ordinary:0"
 
 

@@ -20,6 +20,7 @@ from explorer.vlm.cache import GrowingCache
 from explorer.vlm.decode import Branch, Decoder
 from explorer.vlm.families.llava import Llava
 from explorer.vlm.memory import Memories, Memory
+from explorer.vlm.text import along
 from tests.vlm.asking import ids_and_mask
 
 PROMPT, QUESTION = "Describe the image.", "is the cat red"
@@ -175,6 +176,13 @@ def test_answers_end_at_any_of_the_ends_and_at_the_limit(
             assert step == Step(tuple(script[:length]), step.text, passes, True)
         longer = last(lvlm.decode([Asked(PROMPT, picture(0))], 12, scripted(script), memory))
         assert longer.tokens == tuple(script[: length if ends is not None and ends != 20 else 12])
+
+
+def test_positions_go_on_from_the_highest_of_the_prompt() -> None:
+    prompt = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 5]])
+    assert along(prompt, 1, 2).tolist() == [[1, 2], [1, 3]]
+    assert along(prompt, 2, 4).tolist() == [[2, 2, 6, 7], [3, 5, 6, 7]]
+    assert along(prompt, 5, 2).tolist() == [[7, 8], [7, 8]] and along(None, 5, 2) is None
 
 
 # ---- the same answers ------------------------------------------------------------------------------------
