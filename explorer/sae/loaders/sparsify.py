@@ -42,7 +42,8 @@ def claims(found: Found) -> bool:
 
 
 def load(found: Found, hints: Mapping[str, object]) -> SAE:
-    """The SAE. hints: "top_k", how many activations stay, where no cfg.json says k.
+    """The SAE. hints: "top_k", how many activations stay, where no cfg.json says k (it is taken for a plain
+    autoencoder with the activation "topk" then).
 
     Raises SAEError for transcoders and settings that are not known, and for tensors that do not fit them.
     """
