@@ -121,7 +121,7 @@ def test_every_measurement_takes_them(name: str) -> None:
         ("verify", "s"),
         ("merge", "parts --out o"),
         ("cluster", "--scenes 3 --out o"),
-        ("train-sae", "--scenes 9"),
+        ("train-sae", "--scenes 9 --out sae.safetensors"),
     ],
 )
 def test_every_command_of_the_index_takes_them(name: str, needed: str) -> None:
