@@ -16,7 +16,8 @@ import numpy as np
 from explorer.analyze.attribution import Attribution, attribute
 from explorer.analyze.meaning import Asked
 from explorer.analyze.places import log_probs
-from explorer.analyze.repair import RANKED_AT, VALUES, Repair, trials_of, trying
+from explorer.analyze.pulls import AGAINST, ALONE, VALUES, trial_values, unit
+from explorer.analyze.repair import Repair, trials_of, trying
 from explorer.records import Cancel, Edit
 from explorer.session import Session, View
 
@@ -89,7 +90,7 @@ def explain(
     Raises EditError where nothing fires.
     """
     common = {"occurrence": asked.occurrence, "leave_out": leave_out, "batch": SHARE, "cancel": cancel}
-    against, alone = RANKED_AT
+    against, alone, values = AGAINST * unit(view), ALONE * unit(view), trial_values(view)
     value = alone if asked.instead is None else against
     text = asked.text
     first = attribute(session, view, text, prompt, answer, 1, value, instead=asked.instead, **common)
@@ -109,12 +110,12 @@ def explain(
     now = replace(now, suspects=_measured(found[0]))
     yield now
     trials = _Trials(session, view, prompt, max_new_tokens, cancel)
-    nearest = [alone_at(one.neuron, value) for one in now.suspects[:_AT_ONCE] for value in VALUES[:2]]
-    yield from trials.run(now, nearest, len(now.suspects) * len(VALUES))
+    nearest = [alone_at(one.neuron, value) for one in now.suspects[:_AT_ONCE] for value in values[:2]]
+    yield from trials.run(now, nearest, len(now.suspects) * len(values))
     if asked.instead is not None and not _stopped(cancel):
         found.append(attribute(session, view, text, prompt, answer, value=alone, **more))
-    own = [alone_at(one.neuron, value) for one in now.suspects for value in VALUES]
-    yield from trials.run(now, [*trials_of(found, neurons=_FROM_EACH), *own])
+    own = [alone_at(one.neuron, value) for one in now.suspects for value in values]
+    yield from trials.run(now, [*trials_of(found, values, _FROM_EACH), *own])
 
 
 @dataclass(eq=False)

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 
 from explorer.analyze.attribution import Attribution, attribute
 from explorer.analyze.places import BATCH, LINKS, Progress, place_in, runs_of
+from explorer.analyze.pulls import AGAINST, ALONE, trial_values, unit
 from explorer.analyze.targets import parting, without
 from explorer.errors import EditError
 from explorer.records import Cancel, Edit
 from explorer.session import Session, View
 
-VALUES = (0.0, -10.0, -30.0)
-RANKED_AT = (-10.0, -30.0)
-"""What neurons are set to while they are ranked: against the answer without the word, and for the word."""
 LOST_WEIGHT = 2
 """How many words that came instead a lost one outweighs."""
 
@@ -65,7 +63,7 @@ def repair(
     prompt: str | None = None,
     instead: str | None = None,
     *,
-    values: Sequence[float] = VALUES,
+    values: Sequence[float] | None = None,
     neurons: int = 5,
     measure: int = 20,
     max_new_tokens: int = 64,
@@ -77,10 +75,12 @@ def repair(
 
     instead: the answer as it should be, None for the answer with the word cut out (`without`); where that is
     only the answer's beginning (no full stop at its end), the word alone is explained. values: what
-    neurons are set to; neurons: how many are taken from each ranking; measure: how many of the best guesses
-    are measured for it. Takes about 6 x measure passes and 15 x neurons short answers.
+    neurons are set to, None for what the size of the picture's activations asks for (`pulls`); neurons: how
+    many are taken from each ranking; measure: how many of the best guesses are measured for it.
+    Takes about 6 x measure passes and 15 x neurons short answers.
     Raises EditError for a word that the answer does not have, or values that are none or not finite.
     """
+    values = trial_values(view) if values is None else values
     if not values or neurons < 1 or not all(math.isfinite(value) for value in values):
         raise EditError(f"values {tuple(values)!r} and {neurons} neurons: give finite numbers, 1 or more")
     asked = session.lvlm.default_prompt if prompt is None else prompt
@@ -133,7 +133,7 @@ def suspects(
 ) -> list[Attribution]:
     """The rankings that trials are taken from: why this answer and not another, if any, and why the word."""
     common = {"by": "selective", "batch": batch, "cancel": cancel}
-    against, alone = RANKED_AT
+    against, alone = AGAINST * unit(view), ALONE * unit(view)
     why_the_word = attribute(session, view, word, prompt, answer, measure, alone, **common)
     if instead is None:
         return [why_the_word]
@@ -144,7 +144,7 @@ def suspects(
 
 
 def trials_of(
-    found: Sequence[Attribution], values: Sequence[float] = VALUES, neurons: int = 5
+    found: Sequence[Attribution], values: Sequence[float], neurons: int = 5
 ) -> list[tuple[Edit, ...]]:
     """The edits to try: sets of neurons, at every value, where they fire and, unless at 0, everywhere.
 

@@ -12,7 +12,8 @@ from explorer.analyze.attribution import attribute
 from explorer.analyze.context import InContext
 from explorer.analyze.explaining import Explained, best_of, explain
 from explorer.analyze.meaning import asked_at
-from explorer.analyze.repair import VALUES, Repair
+from explorer.analyze.pulls import trial_values
+from explorer.analyze.repair import Repair
 from explorer.records import Edit
 from tests.analyze.linear_session import LinearSession
 
@@ -69,7 +70,7 @@ def test_every_repair_takes_the_word_out_and_removals_are_nearest_to_0(session: 
     for one in last.suspects:
         gone = [
             value
-            for value in VALUES
+            for value in trial_values(session.view)
             if "cake" not in session.answer(session.view, None, [Edit(one.neuron, value, "set", "active")])
         ]
         nearest = min(gone, key=abs, default=None)

@@ -14,6 +14,7 @@ from PIL import Image
 from explorer import Edit, Session
 from explorer.analyze.attribution import attribute
 from explorer.analyze.places import place_in
+from explorer.analyze.pulls import trial_values
 from explorer.analyze.repair import judged, repair, suspects, trials_of
 from explorer.analyze.targets import target_in, without
 from explorer.errors import EditError
@@ -112,7 +113,8 @@ def test_repairs_try_what_the_suspects_say_and_put_the_best_first(toy: LinearSes
     found = repair(toy, toy.view, "dog", measure=6, neurons=2, batch=5)
     assert (found.answer, found.instead, found.complete) == ("A cake, dog, cat.", "A cake, cat.", True)
     known = suspects(toy, toy.view, "dog", "Describe.", found.answer, found.instead, measure=6)
-    told = {tuple((e.neuron, e.value, e.patches) for e in edits) for edits in trials_of(known, neurons=2)}
+    wanted = trials_of(known, trial_values(toy.view), 2)
+    told = {tuple((e.neuron, e.value, e.patches) for e in edits) for edits in wanted}
     tried = [tuple((e.neuron, e.value, e.patches) for e in one.edits) for one in found.tried]
     assert set(tried) == told and len(tried) == len(told)
     assert {len(edits) for edits in tried} == {1, 2, 3}
