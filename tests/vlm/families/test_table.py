@@ -96,6 +96,7 @@ def test_every_column_is_held_by_tests() -> None:
 def test_the_readme_shows_this_table() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
     expected = table()
-    assert expected[0] in lines, "put this into README.md:\n" + "\n".join(expected)
+    advice = "put this into README.md:\n" + "\n".join(expected)
+    assert expected[0] in lines, advice
     start = lines.index(expected[0])
-    assert lines[start : start + len(expected)] == expected, "put this into README.md:\n" + "\n".join(expected)
+    assert lines[start : start + len(expected)] == expected, advice
