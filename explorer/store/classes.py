@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-NeuronClass = Literal["always_on", "image_specific", "rare", "dead"]
 ALWAYS_SHARE = 1.0
 """Always-on neurons are in the image-level top-20 of at least this share of the images."""
 RARE_SHARE = 0.001

@@ -77,11 +77,6 @@ class TextSide:
         one[1::2] = -1
         return (self.stack.norm(one) - self.stack.norm(-one)) / (2 * one)
 
-    @property
-    def attention_root(self) -> nn.Module:
-        """Where the attention modules of the layers are found."""
-        return self.stack
-
 
 def placed(positions: torch.Tensor, batch: int) -> torch.Tensor:
     """Positions [axes, n] for a batch, as stacks take them: [axes, B, n], or [B, n] for a single axis."""

@@ -131,6 +131,15 @@ def test_every_published_shape_is_held_against_a_card() -> None:
     assert published().keys() == CARDS.keys()
 
 
+def test_the_guides_table_is_what_the_command_prints() -> None:
+    guide = (Path(__file__).parents[2] / "GUIDE.md").read_text(encoding="utf-8")
+    for line in list(lines([row(name) for name in published()]))[1:]:
+        name, cells = line.split()[0], line.removesuffix(" tokens").split()[1:]
+        sizes = [f"{value} {unit}" for value, unit in zip(cells[:-1:2], cells[1:-1:2], strict=True)]
+        shown = " | ".join((f"`{name}`", *sizes, cells[-1]))
+        assert f"| {shown} |" in guide, f"put this into GUIDE.md: | {shown} |"
+
+
 TOKENS = {
     "llava-hf/llava-1.5-7b-hf": 24 * 24,
     "llava-hf/llava-v1.6-mistral-7b-hf": 24 * 24 + 48 * 49,
