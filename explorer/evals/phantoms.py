@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from explorer.analyze.places import place_in, runs_of
+from explorer.analyze.pulls import trial_values
 from explorer.analyze.repair import judged
 from explorer.analyze.repair import trials_of as repairs_of
 from explorer.analyze.targets import without
@@ -213,7 +214,7 @@ def measured(session: Session, phantoms: Sequence[Phantom], judge: Judge, config
             session, phantom, config.values, config.measure, config.seed, config.batch
         )
         trials = trials_of(phantom, orders, config.regions)
-        repairs = repairs_of(suspects)
+        repairs = repairs_of(suspects, trial_values(phantom.view))
         trials += [Trial(phantom, REPAIR, edits) for edits in repairs]
         trials += [Trial(phantom, CHANCE, edits) for edits in at_random(phantom, repairs, config.seed)]
         for arm, outcome in judge(session, trials, config).items():

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from explorer.analyze.attribution import Attribution, NeuronEffect, attribute
+from explorer.analyze.pulls import ALONE
 from explorer.analyze.removals import OTHERS_WEIGHT
 from explorer.analyze.repair import suspects
 from explorer.records import Edit
@@ -70,8 +71,9 @@ def rankings(
     """Every way of choosing neurons, three each, best first.
 
     "word at 0": measured for the word at 0, tried at all `values`; "word at -30": measured and tried there;
-    "contrast": against the answer without the phantom, measured at -10, tried at -10 and 0. The controls:
-    the "guess" by gradient alone, the "strongest" by mean activation, "random" among those that fire.
+    "contrast": against the answer without the phantom, measured at -10, tried at -10 and 0 (-30 and -10 in
+    units of the picture's activations, `explorer.analyze.pulls`, which are 1 for the embedded SAE). The
+    controls: the "guess" by gradient alone, the "strongest" by mean activation, "random" among those that fire.
     """
     asked = (session, phantom.view, phantom.word, phantom.prompt, phantom.answer)
     word = attribute(*asked, measure, joint=MOST, batch=batch)
@@ -79,7 +81,7 @@ def rankings(
     tried, gentle = tuple(values), tuple(dict.fromkeys((contrast.value, 0.0)))
     found = [
         *_offered("word at 0", word, tried),
-        *_offered(f"word at {pressed.value:g}", pressed, (pressed.value,)),
+        *_offered(f"word at {ALONE:g}", pressed, (pressed.value,)),
         *_offered("contrast", contrast, gentle),
     ]
     kept = [effect.neuron for effect in _by_drop(word) if not effect.always_on]

@@ -10,6 +10,7 @@ import pytest
 from linear_session import LinearSession, make_view
 
 from explorer.analyze.attribution import attribute
+from explorer.analyze.pulls import unit
 from explorer.analyze.repair import repair
 from explorer.errors import ExplorerError
 from explorer.evals import phantoms
@@ -134,11 +135,12 @@ def test_rankings_are_those_of_the_analysis(toy: LinearSession) -> None:
     found, suspects = rankings(toy, phantom(toy), measure=5)
     orders = {order.name: order for order in found}
     assert len(orders) == len(found)
-    against = {"instead": "A cake, cat."}
+    against, one = {"instead": "A cake, cat."}, unit(toy.view)
+    assert one == 0.1, "its activations are a tenth of the embedded SAE's"
     for name, value, options, values in (
         ("word at 0", 0.0, {}, (0.0, -30.0)),
-        ("word at -30", -30.0, {}, (-30.0,)),
-        ("contrast", -10.0, against, (-10.0, 0.0)),
+        ("word at -30", -30.0 * one, {}, (-30.0 * one,)),
+        ("contrast", -10.0 * one, against, (-10.0 * one, 0.0)),
     ):
         for by in ("measured", "selective"):
             known = attribute(toy, toy.view, "dog", measure=5, value=value, by=by, joint=3, **options)
@@ -151,11 +153,12 @@ def test_rankings_are_those_of_the_analysis(toy: LinearSession) -> None:
     kept = [e.neuron for e in known.ranked if e.neuron != 3]
     assert orders["word at 0, measured, no always-on"].neurons == tuple(kept[:3])
     assert orders["guess for the word"].neurons == tuple(guess.neuron for guess in known.guesses[:3])
-    assert [one.value for one in suspects] == [-10.0, -30.0] and suspects[0].instead == "A cake, cat."
+    assert [known.value for known in suspects] == [-10.0 * one, -30.0 * one]
+    assert suspects[0].instead == "A cake, cat."
     assert orders["strongest"].neurons == tuple(active.neuron for active in toy.view.top(3))
     firing = set(toy.view.codes.neurons.tolist())
     assert len(set(orders["random"].neurons)) == 3 and set(orders["random"].neurons) <= firing
-    assert orders["random"].values == (0.0, -30.0, -10.0)
+    assert orders["random"].values == (0.0, -30.0, -10.0 * one)
     assert rankings(toy, phantom(toy), measure=5).orders == found
     other = {order.name: order for order in rankings(toy, phantom(toy), measure=5, seed=1).orders}
     assert other["random"] != orders["random"]
