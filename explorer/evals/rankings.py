@@ -73,7 +73,8 @@ def rankings(
     "word at 0": measured for the word at 0, tried at all `values`; "word at -30": measured and tried there;
     "contrast": against the answer without the phantom, measured at -10, tried at -10 and 0 (-30 and -10 in
     units of the picture's activations, `explorer.analyze.pulls`, which are 1 for the embedded SAE). The
-    controls: the "guess" by gradient alone, the "strongest" by mean activation, "random" among those that fire.
+    controls: the "guess" by gradient alone, the "strongest" by mean activation, "random" among those that
+    fire.
     """
     asked = (session, phantom.view, phantom.word, phantom.prompt, phantom.answer)
     word = attribute(*asked, measure, joint=MOST, batch=batch)
