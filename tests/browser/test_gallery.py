@@ -128,9 +128,10 @@ def test_a_point_of_a_chart_opens_its_neuron(visit: Visit, shoot: Shoot) -> None
     gallery(page)
     page.get_by_label("image-specific").check()
     expect(page.locator("#gallery-head .chip")).to_have_count(1)
-    for view in ("Overview", "Map"):
+    for view, titles in (("Overview", 1), ("Map", 0)):
         show(page, view)
         page.locator("#gallery-chart .point").first.wait_for()
+        expect(page.locator("#gallery-chart .xtitle")).to_have_count(titles)  # not the former view's chart
         shoot(page, f"gallery-{view.lower()}")
     expect(page.locator("#gallery-caption")).to_contain_text("decoder directions")
     neuron = point_at(page)
