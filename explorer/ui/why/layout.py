@@ -199,7 +199,10 @@ def _ends(visit: Visit | None, low: float | None, high: float | None) -> tuple[o
 
 def _is_ours(end: float) -> bool:
     """Whether an end is one that `_ends` gives."""
-    return end > 0 and math.isclose(math.log10(end / SHARE) % 1.0, 0.0, abs_tol=1e-6)
+    if end <= 0:
+        return False
+    decades = math.log10(end / SHARE)
+    return abs(decades - round(decades)) < 1e-6
 
 
 def _cleared() -> tuple[object, ...]:

@@ -24,18 +24,9 @@ from transformers import (
 
 from explorer.vlm.families.qwen import CHAT, Qwen, Qwen2Reader, Qwen2VL, Qwen25Reader, Qwen25VL
 from explorer.vlm.families.qwen3 import Qwen3Reader, Qwen3VL
+from explorer.vlm.synthetic_qwen import SPECIAL
 from tests.vlm.families.made import VOCABULARY, widen
 
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<unk>",
-)
 WORDS = [*SPECIAL, *dict.fromkeys(f"{VOCABULARY} system user assistant You are helpful assistant.".split())]
 
 OPENAI = {
